@@ -1,0 +1,1 @@
+"""The headless core: reduction, models, likelihood and fit, without any widget library."""
