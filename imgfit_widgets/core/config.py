@@ -1,0 +1,569 @@
+"""The analysis configuration: Gammapy's keys and defaults, as traits that refuse bad values.
+
+`AnalysisConfig` is read from and written to the YAML that Gammapy's Analysis uses, of today and of
+version 0.18 (``fov`` for ``width``). Every key can be set by attribute, with units as text or as a
+Quantity::
+
+    config = AnalysisConfig()
+    config.datasets.geom.wcs.binsize = "0.02 deg"
+    config.datasets.geom.selection.offset_max = 2.5 * u.deg
+
+`AnalysisConfig.check` looks at the keys together (an energy range that is upside down),
+`AnalysisConfig.check_supported` refuses, by name, what the reduction cannot do yet.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from astropy.coordinates import Angle
+
+from imgfit_widgets.core.errors import ConfigError
+from imgfit_widgets.core.fields import (
+    Choice,
+    Choices,
+    Field,
+    FilePath,
+    Flag,
+    Ids,
+    Instant,
+    Options,
+    Quantity,
+    Section,
+    Sub,
+    Text,
+    Whole,
+)
+
+log = logging.getLogger(__name__)
+
+FRAMES = ("icrs", "galactic")
+MAPS = ("counts", "exposure", "background", "psf", "edisp")
+IRFS = ("aeff", "edisp", "psf", "bkg")
+MAX_BINS = 200_000_000
+"""Bins of one map; more would not fit into memory."""
+
+
+class SkyPosition(Section):
+    """A direction on the sky."""
+
+    frame = Choice(None, "Coordinate frame of lon and lat.", FRAMES, optional=True)
+    lon = Quantity(None, "Longitude or right ascension.", optional=True)
+    lat = Quantity(None, "Latitude or declination.", bounds=(-90, 90), optional=True)
+
+
+class SkyCircle(Section):
+    """A circle on the sky."""
+
+    frame = Choice(None, "Coordinate frame of lon and lat.", FRAMES, optional=True)
+    lon = Quantity(None, "Longitude or right ascension of the centre.", optional=True)
+    lat = Quantity(None, "Latitude or declination of the centre.", bounds=(-90, 90), optional=True)
+    radius = Quantity(None, "Radius of the circle.", positive=True, optional=True)
+
+
+class TimeRange(Section):
+    """A range of time."""
+
+    start = Instant(None, "Start of the time range.", optional=True)
+    stop = Instant(None, "End of the time range.", optional=True)
+
+
+class EnergyRange(Section):
+    """A range of energy."""
+
+    min = Quantity(None, "Lower edge of the range.", unit="TeV", positive=True, optional=True)
+    max = Quantity(None, "Upper edge of the range.", unit="TeV", positive=True, optional=True)
+
+
+class EnergyAxis(Section):
+    """Energy bins of equal width in log E."""
+
+    min = Quantity(None, "Lower edge of the first bin.", unit="TeV", positive=True, optional=True)
+    max = Quantity(None, "Upper edge of the last bin.", unit="TeV", positive=True, optional=True)
+    nbins = Whole(None, "Number of bins between min and max.", optional=True)
+
+
+class Log(Section):
+    """What is logged, and where to."""
+
+    level = Text("info", "Lowest level of messages to show: debug, info, warning or error.")
+    filename = FilePath(None, "File for the log; the screen when empty.", optional=True)
+    filemode = Text(None, "w to start the log file anew, a to append to it.", optional=True)
+    format = Text(None, "Format of one message, as in Python's logging.", optional=True)
+    datefmt = Text(None, "Format of dates in messages, as in Python's logging.", optional=True)
+
+
+class General(Section):
+    """Files and computing."""
+
+    log = Sub(Log, "What is logged, and where to.")
+    outdir = Text(".", "Folder for the results.")
+    n_jobs = Whole(1, "Number of processes that reduce observations side by side.")
+    datasets_file = FilePath(None, "File with reduced datasets.", optional=True)
+    models_file = FilePath(None, "File with the models.", optional=True)
+
+
+class Observations(Section):
+    """Which observations are used."""
+
+    datastore = FilePath(
+        "$GAMMAPY_DATA/hess-dl3-dr1",
+        "Folder with the DL3 index files; $VARIABLES are expanded.",
+    )
+    obs_ids = Ids([], "Observations to use; all of the index when empty.")
+    obs_file = FilePath(None, "File with a list of observations.", optional=True)
+    obs_cone = Sub(SkyCircle, "Use observations that point into this circle.")
+    obs_time = Sub(TimeRange, "Use observations taken in this range of time.")
+    required_irf = Choices(
+        list(IRFS),
+        "Instrument responses that every observation must have.",
+        ("events", "gti", "aeff", "bkg", "edisp", "psf", "rad_max"),
+    )
+
+    @property
+    def datastore_path(self) -> Path:
+        """The data store with ``~`` and ``$VARIABLES`` expanded.
+
+        Raises
+        ------
+        ConfigError
+            A variable is not set.
+        """
+        return expand_path(self.datastore, self.path_of("datastore"))
+
+
+class Width(Section):
+    """Size of the map."""
+
+    width = Quantity("5 deg", "Size of the map in longitude.", positive=True)
+    height = Quantity("5 deg", "Size of the map in latitude.", positive=True)
+
+
+class Wcs(Section):
+    """Pixels of the map."""
+
+    aliases = {"fov": "width"}  # noqa: RUF012
+
+    skydir = Sub(SkyPosition, "Centre of the map.")
+    binsize = Quantity("0.02 deg", "Size of a pixel.", positive=True)
+    width = Sub(Width, "Size of the map.")
+    binsize_irf = Quantity(
+        "0.2 deg", "Grid on which the PSF and energy dispersion are kept.", positive=True
+    )
+
+    @property
+    def fov(self) -> Width:
+        """The name that `width` had in version 0.18."""
+        return self.width
+
+    @fov.setter
+    def fov(self, value: Any) -> None:
+        self.width = value
+
+
+class Selection(Section):
+    """Which events are used."""
+
+    offset_max = Quantity(
+        "2.5 deg", "Largest distance from the pointing that is used.", positive=True
+    )
+
+
+class EnergyAxes(Section):
+    """Energy bins of the maps."""
+
+    energy = Sub(
+        EnergyAxis, "Reconstructed energy: the bands of the maps.", min="1 TeV", max="10 TeV",
+        nbins=5,
+    )  # fmt: skip
+    energy_true = Sub(
+        EnergyAxis, "True energy: the bins of exposure and responses.", min="0.5 TeV",
+        max="20 TeV", nbins=16,
+    )  # fmt: skip
+
+
+class Geom(Section):
+    """Geometry of the maps."""
+
+    wcs = Sub(Wcs, "Pixels of the map.")
+    selection = Sub(Selection, "Which events are used.")
+    axes = Sub(EnergyAxes, "Energy bins of the maps.")
+
+
+class Background(Section):
+    """How the background is estimated."""
+
+    method = Choice(
+        None,
+        "How the background model is scaled to each observation.",
+        ("reflected", "fov_background", "ring"),
+        optional=True,
+    )
+    exclusion = FilePath(
+        None, "FITS mask of regions that are kept out of the background.", optional=True
+    )
+    parameters = Options({}, "Options of the background method.")
+
+
+class SafeMask(Section):
+    """Which bins are trusted."""
+
+    methods = Choices(
+        ["aeff-default"],
+        "How bins that cannot be trusted are masked.",
+        ("aeff-default", "aeff-max", "edisp-bias", "offset-max", "bkg-peak"),
+    )
+    parameters = Options({}, "Options of the mask methods, such as offset_max.")
+
+
+class Datasets(Section):
+    """How events become maps."""
+
+    type = Choice("1d", "3d for maps (an image is a map with one energy bin).", ("1d", "3d"))
+    stack = Flag(True, "Add all observations up into one dataset.")
+    geom = Sub(Geom, "Geometry of the maps.")
+    map_selection = Choices(list(MAPS), "Which maps are made.", MAPS)
+    background = Sub(Background, "How the background is estimated.")
+    safe_mask = Sub(SafeMask, "Which bins are trusted.")
+    on_region = Sub(SkyCircle, "Region of a one-dimensional analysis.")
+    containment_correction = Flag(True, "Correct a one-dimensional analysis for the PSF.")
+
+
+class FitSection(Section):
+    """What is fitted."""
+
+    fit_range = Sub(EnergyRange, "Energies that the fit uses.")
+
+
+class FluxPoints(Section):
+    """Spectral points after a fit."""
+
+    energy = Sub(EnergyAxis, "Energy bins of the points.")
+    source = Text("source", "Name of the source.")
+    parameters = Options({"selection_optional": "all"}, "Options of the estimator.")
+
+
+class ExcessMap(Section):
+    """Excess and significance maps."""
+
+    correlation_radius = Quantity("0.1 deg", "Radius over which counts are summed.", positive=True)
+    parameters = Options({}, "Options of the estimator.")
+    energy_edges = Sub(EnergyAxis, "Energy bins of the excess maps.")
+
+
+class LightCurve(Section):
+    """Flux against time."""
+
+    time_intervals = Sub(TimeRange, "Range of time.")
+    energy_edges = Sub(EnergyAxis, "Energy bins of the light curve.")
+    source = Text("source", "Name of the source.")
+    parameters = Options({"selection_optional": "all"}, "Options of the estimator.")
+
+
+class AnalysisConfig(Section):
+    """The whole configuration; keywords are its sections, as mappings."""
+
+    general = Sub(General, "Files and computing.")
+    observations = Sub(Observations, "Which observations are used.")
+    datasets = Sub(Datasets, "How events become maps.")
+    fit = Sub(FitSection, "What is fitted.")
+    flux_points = Sub(FluxPoints, "Spectral points after a fit.")
+    excess_map = Sub(ExcessMap, "Excess and significance maps.")
+    light_curve = Sub(LightCurve, "Flux against time.")
+
+    def __init__(self, **sections: Any) -> None:
+        super().__init__()
+        # Who wrote a file, when, and its checksum say nothing about the analysis.
+        self.fill({k: v for k, v in sections.items() if k not in ("metadata", "checksum")})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AnalysisConfig:
+        """Make a configuration from plain nested mappings; what is left out is default."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(
+                f"configuration: {data!r} cannot be used; expected a mapping with the keys "
+                + ", ".join(cls.keys())
+            )
+        config = cls(**{str(key): value for key, value in data.items()})
+        config.check()
+        return config
+
+    @classmethod
+    def from_yaml(cls, text: str) -> AnalysisConfig:
+        """Make a configuration from YAML text.
+
+        Raises
+        ------
+        ConfigError
+            The text is not YAML, or a key or a value is wrong.
+        """
+        return cls.from_dict(_load(text, "configuration"))
+
+    @classmethod
+    def read(cls, path: str | Path) -> AnalysisConfig:
+        """Read a YAML file. A relative data store beside the file is found from anywhere."""
+        path = expand_path(path, "configuration")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            reason = (error.strerror or "not readable").lower()
+            raise ConfigError(f"{path}: cannot read the configuration: {reason}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not a text file; expected YAML") from None
+        try:
+            config = cls.from_dict(_load(text, "configuration"))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        store = config.observations.datastore
+        beside = path.parent / store
+        if not store.is_absolute() and beside.is_dir() and beside.resolve() != store.resolve():
+            config.observations.datastore = beside.resolve()
+        return config
+
+    def write(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write a YAML file that Gammapy reads too."""
+        path = expand_path(path, "configuration")
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path}: exists already; give overwrite=True to replace it")
+        path.write_text(self.to_yaml(), encoding="utf-8")
+
+    def to_yaml(self) -> str:
+        """All keys as YAML text, in Gammapy's order and spelling."""
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False, indent=4, width=80))
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}\n\n    " + self.to_yaml().replace("\n", "\n    ")
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def copy(self) -> AnalysisConfig:
+        """An independent configuration with the same values."""
+        new = type(self)()
+        new.take(self)
+        return new
+
+    def field(self, path: str) -> Field:
+        """The field at a YAML path; ConfigError with the nearest right path if there is none."""
+        section: Section = self
+        *parents, last = path.split(".")
+        for name in parents:
+            if not isinstance(section.traits().get(name), Sub):
+                raise section.unknown(name)
+            section = getattr(section, name)
+        name = section.aliases.get(last, last)
+        found = [field for field in section.fields() if field.path == section.path_of(name)]
+        if not found:
+            raise section.unknown(last)
+        return found[0]
+
+    def get(self, path: str) -> Any:
+        """The value at a YAML path such as ``datasets.geom.wcs.binsize``."""
+        return self.field(path).value
+
+    def set(self, path: str, value: Any) -> None:
+        """Assign a value, or its text, at a YAML path."""
+        self.field(path).set(value)
+
+    def update(
+        self, config: str | Mapping[str, Any] | AnalysisConfig | None = None
+    ) -> AnalysisConfig:
+        """Return a new configuration: this one, with what ``config`` sets put over it."""
+        data = self.to_dict()
+        if isinstance(config, AnalysisConfig):
+            other: Mapping[str, Any] = config.changes()
+        elif isinstance(config, str):
+            other = _load(config, "configuration")
+            type(self).from_dict(other)
+        else:
+            other = config or {}
+        return type(self).from_dict(_merged(data, other, self))
+
+    def changes(self) -> dict[str, Any]:
+        """Only what differs from the defaults, as nested mappings."""
+        return _difference(self.to_dict(), type(self)().to_dict())
+
+    def set_logging(self) -> None:
+        """Configure Python's logging as ``general.log`` says."""
+        options = {key: value for key, value in self.general.log.to_dict().items() if value}
+        options["level"] = str(options.get("level", "info")).upper()
+        if options["level"] not in logging.getLevelNamesMapping():
+            raise ConfigError(
+                f"general.log.level: {options['level'].lower()!r} cannot be used; "
+                "expected debug, info, warning, error or critical"
+            )
+        logging.basicConfig(**options)
+        log.info("Setting logging config: %r", self.general.log.to_dict())
+
+    def check(self) -> None:
+        """Look at every value and at those that only make sense together.
+
+        Raises
+        ------
+        ConfigError
+            The first key that is wrong, with its path.
+        """
+        for field in self.fields():  # lists and mappings may have been changed in place
+            if field.value is not None:
+                field.trait.validate(field.section, field.value)
+        for section in _sections(self):
+            if isinstance(section, (EnergyAxis, EnergyRange)):
+                low, high = section.min, section.max
+                if low is not None and high is not None and low >= high:
+                    raise ConfigError(
+                        f"{section.path}: min {low} is not below max {high}; "
+                        "expected the lower edge first"
+                    )
+            elif isinstance(section, TimeRange):
+                start, stop = section.start, section.stop
+                if start is not None and stop is not None and (start >= stop).any():
+                    raise ConfigError(f"{section.path}: start {start} is not before stop {stop}")
+
+    def check_supported(self) -> None:
+        """Refuse by name what the reduction cannot do, so that nothing is ignored in silence.
+
+        Raises
+        ------
+        ConfigError
+            A key is not set that is needed, or has a value that is not supported yet.
+        """
+        self.check()
+        self._check_geometry()
+        data, background = self.datasets, self.datasets.background
+        _only(data, "type", ("3d",))
+        missing = [name for name in MAPS if name not in data.map_selection]
+        if missing:
+            _refuse(data, "map_selection", f"all of {', '.join(MAPS)} ({missing[0]} is missing)")
+        required = self.observations.required_irf
+        missing = [name for name in IRFS if name not in required]
+        if missing or "rad_max" in required:
+            _refuse(self.observations, "required_irf", f"all of {', '.join(IRFS)}, no rad_max")
+        for section in (self.observations.obs_cone, self.observations.obs_time):
+            for field in section.fields():
+                _empty(field.section, field.name, "list the runs in observations.obs_ids")
+        _empty(self.observations, "obs_file", "list the runs in observations.obs_ids")
+        for name in ("datasets_file", "models_file"):
+            _empty(self.general, name, "give the file to the command or method that needs it")
+        _only(background, "method", (None, "fov_background"))
+        _empty(background, "exclusion", "leave it out")
+        allowed = ({}, {"method": "scale"}) if background.method else ({},)
+        if background.parameters not in allowed:
+            _refuse(background, "parameters", " or ".join(map(str, allowed)))
+        self._check_safe_mask()
+
+    def _check_geometry(self) -> None:
+        wcs, axes = self.datasets.geom.wcs, self.datasets.geom.axes
+        for field in [*wcs.skydir.fields(), *axes.fields()]:
+            if field.value is None:
+                raise ConfigError(f"{field.path}: not set; expected {field.expected}")
+        if abs(wcs.skydir.lon.deg) > 360:
+            _refuse(wcs.skydir, "lon", "an angle from -360 to 360 deg")
+        size = (wcs.width.width, wcs.width.height)
+        for name, length in zip(("width", "height"), size, strict=True):
+            if length < wcs.binsize:
+                raise ConfigError(
+                    f"{wcs.width.path_of(name)}: {length} is less than one pixel of {wcs.binsize}"
+                )
+        pixels = float(size[0] / wcs.binsize) * float(size[1] / wcs.binsize)
+        bins = pixels * max(axes.energy.nbins, axes.energy_true.nbins)
+        if bins > MAX_BINS:
+            raise ConfigError(
+                f"{wcs.path_of('binsize')}: {wcs.binsize} makes maps of {bins:.1e} bins, "
+                f"more than {MAX_BINS:.0e}; expected larger pixels, a smaller map or fewer bins"
+            )
+
+    def _check_safe_mask(self) -> None:
+        mask = self.datasets.safe_mask
+        for method in mask.methods:
+            if method != "offset-max":
+                _refuse(mask, "methods", "[offset-max] or []")
+        for key, value in mask.parameters.items():
+            path = f"{mask.path}.parameters.{key}"
+            if key != "offset_max" or "offset-max" not in mask.methods:
+                raise ConfigError(
+                    f"{path}: {str(value)!r} has no use; expected offset_max, with the method "
+                    "offset-max"
+                )
+            try:
+                good = Angle(value) > Angle("0 deg")
+            except (ValueError, TypeError):
+                good = False
+            if not good:
+                raise ConfigError(
+                    f"{path}: {str(value)!r} cannot be used; expected an angle above 0 with its "
+                    "unit, such as '2.5 deg'"
+                )
+
+
+def expand_path(path: str | Path, where: str) -> Path:
+    """Expand ``~`` and ``$VARIABLES``; ConfigError, starting with ``where``, if one is not set."""
+    text = os.path.expandvars(str(path))
+    unset = re.search(r"\$(\w+|\{\w+\})", text)
+    if unset:
+        name = unset.group(1).strip("{}")
+        raise ConfigError(f"{where}: {str(path)!r}: the environment variable {name} is not set")
+    return Path(text).expanduser()
+
+
+def _load(text: str, what: str) -> Any:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ConfigError(f"{what}: not valid YAML{place}: {problem}") from None
+    return {} if data is None else data
+
+
+def _sections(section: Section) -> list[Section]:
+    inside = [getattr(section, key) for key in section.keys()]  # noqa: SIM118
+    nested = [_sections(item) for item in inside if isinstance(item, Section)]
+    return [section, *(item for group in nested for item in group)]
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any], section: Section) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        name = section.aliases.get(key, key)
+        part = getattr(section, name) if name in section.keys() else None  # noqa: SIM118
+        if isinstance(part, Section) and isinstance(value, Mapping):
+            value = _merged(merged[name], value, part)
+        merged[name] = value
+    return merged
+
+
+def _difference(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and isinstance(default.get(key), dict) and default[key]:
+            value = _difference(value, default[key])
+            if value:
+                changed[key] = value
+        elif value != default.get(key):
+            changed[key] = value
+    return changed
+
+
+def _refuse(section: Section, name: str, expected: str) -> None:
+    shown = section.traits()[name].text(getattr(section, name))  # type: ignore[attr-defined]
+    raise ConfigError(
+        f"{section.path_of(name)}: {shown or 'null'!r} is not supported yet; expected {expected}"
+    )
+
+
+def _only(section: Section, name: str, allowed: tuple[str | None, ...]) -> None:
+    if getattr(section, name) not in allowed:
+        _refuse(section, name, " or ".join("null" if a is None else a for a in allowed))
+
+
+def _empty(section: Section, name: str, instead: str) -> None:
+    if getattr(section, name) is not None:
+        _refuse(section, name, f"nothing: {instead}")
