@@ -1,0 +1,81 @@
+"""Axes of response tables, and linear interpolation between their nodes.
+
+The rules are those of GADF readers in the field: ``LO == HI`` means nodes, otherwise bin centres
+(geometric for energies, else arithmetic); linear extrapolation inside the outer half bins; nothing
+beyond the edges; an axis of length 1 is constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class IrfAxis:
+    """Nodes of one axis of a response table.
+
+    Parameters
+    ----------
+    name : str
+    nodes : ndarray, shape (N,)
+        Positions at which the table holds values, increasing.
+    edges : tuple of float
+        Range in which the table is valid.
+    log : bool
+        Whether interpolation is linear in the logarithm (energies).
+    """
+
+    name: str
+    nodes: FloatArray
+    edges: tuple[float, float]
+    bounds: FloatArray
+    log: bool = False
+
+    @classmethod
+    def from_bounds(cls, name: str, low: ArrayLike, high: ArrayLike, log: bool = False) -> IrfAxis:
+        """An axis from a table's ``_LO`` and ``_HI`` columns."""
+        lo, hi = np.asarray(low, dtype=float).ravel(), np.asarray(high, dtype=float).ravel()
+        if len(lo) != len(hi) or not len(lo) or not np.all(np.isfinite(lo) & np.isfinite(hi)):
+            raise DataError(f"axis {name}: lower and upper bounds must be finite and as many")
+        if np.array_equal(lo, hi):
+            nodes, bounds = lo, lo
+        else:
+            bounds = np.append(lo, hi[-1])
+            nodes = np.sqrt(lo * hi) if log else 0.5 * (lo + hi)
+        if not np.all(np.diff(nodes) > 0) or (log and nodes[0] <= 0):
+            raise DataError(f"axis {name}: values must increase, got {lo[:4].tolist()} …")
+        return cls(name, nodes, (float(bounds[0]), float(bounds[-1])), bounds, log)
+
+    def locate(self, values: ArrayLike) -> tuple[NDArray[np.intp], FloatArray, NDArray[np.bool_]]:
+        """Lower node, fraction towards the next one, and whether inside the edges.
+
+        Of the shape of ``values``; fractions beyond [0, 1] extrapolate.
+        """
+        at = np.asarray(values, dtype=float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            inside = (at >= self.edges[0]) & (at <= self.edges[1])
+            if len(self.nodes) == 1:
+                return np.zeros(at.shape, dtype=np.intp), np.zeros(at.shape), inside
+            nodes, at = (np.log(self.nodes), np.log(at)) if self.log else (self.nodes, at)
+        index = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
+        with np.errstate(invalid="ignore"):
+            fraction = (at - nodes[index]) / (nodes[index + 1] - nodes[index])
+        return index, np.where(inside, fraction, 0.0), inside
+
+    def weights(self, values: ArrayLike) -> FloatArray:
+        """Interpolation matrix, shape (len(values), N): rows of zeros beyond the edges."""
+        at = np.asarray(values, dtype=float).ravel()
+        index, fraction, inside = self.locate(at)
+        matrix = np.zeros((len(at), len(self.nodes)))
+        rows = np.arange(len(at))
+        matrix[rows, index] = np.where(inside, 1.0 - fraction, 0.0)
+        if len(self.nodes) > 1:
+            matrix[rows, index + 1] = np.where(inside, fraction, 0.0)
+        return matrix

@@ -1,0 +1,158 @@
+"""Background rate (BKG_3D): reconstructed energy and position in the field of view.
+
+Rates are interpolated in their logarithm, linearly in log energy and in field-of-view degrees, so
+between two nodes the spectrum is a power law, whose integral over a bin is taken exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_matrix
+
+from ..maps import MapAxis
+from .axis import FloatArray, IrfAxis
+
+# What stands for 0 on a logarithmic scale.
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def fill_energy_gaps(rate: FloatArray) -> FloatArray:
+    """Fill zeros between two positive energies by log interpolation, axis 0; not beyond the ends."""
+    filled = rate.copy()
+    empty = ~(np.isfinite(rate) & (rate > 0))
+    index = np.arange(rate.shape[0])
+    for place in zip(*np.nonzero(empty.any(axis=0) & ~empty.all(axis=0)), strict=True):
+        column = (slice(None), *place)
+        valid = ~empty[column]
+        first, last = index[valid][[0, -1]]
+        gap = ~valid & (index > first) & (index < last)
+        filled[column][gap] = np.exp(np.interp(index[gap], index[valid], np.log(rate[column][valid])))
+    filled[~np.isfinite(filled)] = 0.0
+    return filled
+
+
+def integrate_power_laws(log_rate: FloatArray, energies: FloatArray) -> FloatArray:
+    """Integral over energy of a rate that is a power law between energies.
+
+    Exact: with ``a = E1 B1``, ``x = ln(E2 B2 / E1 B1)``, ``L = ln(E2 / E1)`` each piece is
+    ``a L expm1(x) / x``.
+
+    Parameters
+    ----------
+    log_rate : ndarray, shape (N, P)
+        Logarithm of the rate at the energies.
+    energies : ndarray, shape (N,)
+
+    Returns
+    -------
+    ndarray, shape (P,)
+    """
+    log_energy = np.log(energies)[:, None]
+    start = log_rate + log_energy
+    x = np.diff(start, axis=0)
+    small = np.abs(x) < 1e-6
+    factor = np.where(small, 1.0 + 0.5 * x, np.expm1(x) / np.where(small, 1.0, x))
+    return np.asarray((np.exp(start[:-1]) * factor * np.diff(log_energy, axis=0)).sum(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Background3D:
+    """Background rate in s-1 MeV-1 sr-1.
+
+    Parameters
+    ----------
+    energy : `IrfAxis`
+        Reconstructed energy, TeV.
+    fov_lon, fov_lat : `IrfAxis`
+        Degrees from the pointing; longitude positive towards smaller right ascension.
+    data : ndarray, shape (energy, fov_lon, fov_lat)
+        Gaps in energy are filled.
+    """
+
+    tag = "bkg_3d"
+
+    energy: IrfAxis
+    fov_lon: IrfAxis
+    fov_lat: IrfAxis
+    data: FloatArray
+
+    def __post_init__(self) -> None:
+        data = fill_energy_gaps(np.array(self.data, dtype=float))
+        data.flags.writeable = False
+        object.__setattr__(self, "data", data)
+
+    def integrate(
+        self, energy: MapAxis, fov_lon: ArrayLike, fov_lat: ArrayLike, power_law_bins: bool = False
+    ) -> FloatArray:
+        """Rate in each reconstructed bin.
+
+        Parameters
+        ----------
+        energy : `MapAxis`
+        fov_lon, fov_lat : array_like, shape (P,)
+            Degrees.
+        power_law_bins : bool
+            Take the rate as one power law between the edges of each bin, as Gammapy does,
+            instead of following every node of the table.
+
+        Returns
+        -------
+        ndarray, shape (R, P)
+            s-1 sr-1.
+        """
+        lon = np.asarray(fov_lon, dtype=float)
+        lat = np.asarray(fov_lat, dtype=float)
+        inside = self._inside(lon, lat)
+        rates = np.zeros((energy.nbin, len(lon)))
+        log_nodes = np.log(np.maximum(self.data, _TINY)).reshape(len(self.energy.nodes), -1)
+        to_sky = self._sky_weights(lon, lat)
+        nodes = self.energy.nodes
+        for band, (low, high) in enumerate(
+            zip(energy.bounds[:-1], energy.bounds[1:], strict=True)
+        ):
+            # Beyond the table there is no rate; Gammapy then takes the whole bin as empty.
+            start, stop = max(low, self.energy.edges[0]), min(high, self.energy.edges[1])
+            if start >= stop or (power_law_bins and (start, stop) != (low, high)):
+                continue
+            between = nodes[(nodes > start) & (nodes < stop)]
+            energies = np.array([start, stop] if power_law_bins else [start, *between, stop])
+            log_rate = (to_sky @ (self.energy.weights(energies) @ log_nodes).T).T
+            rates[band] = integrate_power_laws(log_rate, energies * 1e6)  # per MeV
+        rates[:, ~inside] = 0.0
+        rates[rates < 1e6 * _TINY] = 0.0
+        return rates
+
+    def _inside(self, lon: FloatArray, lat: FloatArray) -> np.ndarray:
+        return np.asarray(self.fov_lon.locate(lon)[2] & self.fov_lat.locate(lat)[2])
+
+    def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
+        """Bilinear interpolation from field-of-view nodes to positions, (P, nodes)."""
+        index_lon, part_lon, _ = self.fov_lon.locate(lon)
+        index_lat, part_lat, _ = self.fov_lat.locate(lat)
+        n_lon, n_lat = len(self.fov_lon.nodes), len(self.fov_lat.nodes)
+        next_lon, next_lat = np.minimum(index_lon + 1, n_lon - 1), np.minimum(index_lat + 1, n_lat - 1)
+        columns = np.stack(
+            [
+                index_lon * n_lat + index_lat,
+                index_lon * n_lat + next_lat,
+                next_lon * n_lat + index_lat,
+                next_lon * n_lat + next_lat,
+            ],
+            axis=1,
+        )
+        weights = np.stack(
+            [
+                (1 - part_lon) * (1 - part_lat),
+                (1 - part_lon) * part_lat,
+                part_lon * (1 - part_lat),
+                part_lon * part_lat,
+            ],
+            axis=1,
+        )
+        rows = np.arange(0, 4 * len(lon) + 1, 4)
+        return csr_matrix(
+            (weights.ravel(), columns.ravel(), rows), shape=(len(lon), n_lon * n_lat)
+        )
