@@ -1,0 +1,37 @@
+"""Models: what the sky and the background are taken to be, with parameters that a fit adjusts.
+
+`parameter` holds the numbers, `spatial` and `spectral` the shapes, `sky` the components and their
+collection `Models`, `io` the YAML and covariance files.
+"""
+
+from __future__ import annotations
+
+from .parameter import Parameter, ParameterField, Parameters
+from .sky import Component, FoVBackgroundModel, Models, SkyModel
+from .spatial import SPATIAL_MODELS, GaussianSpatialModel, PointSpatialModel, SpatialModel
+from .spectral import (
+    SPECTRAL_MODELS,
+    PowerLaw2SpectralModel,
+    PowerLawNormSpectralModel,
+    PowerLawSpectralModel,
+    SpectralModel,
+)
+
+__all__ = [
+    "SPATIAL_MODELS",
+    "SPECTRAL_MODELS",
+    "Component",
+    "FoVBackgroundModel",
+    "GaussianSpatialModel",
+    "Models",
+    "Parameter",
+    "ParameterField",
+    "Parameters",
+    "PointSpatialModel",
+    "PowerLaw2SpectralModel",
+    "PowerLawNormSpectralModel",
+    "PowerLawSpectralModel",
+    "SkyModel",
+    "SpatialModel",
+    "SpectralModel",
+]

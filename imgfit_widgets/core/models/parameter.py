@@ -1,0 +1,403 @@
+"""Model parameters: numbers that a person edits, a widget links to and a fit changes.
+
+`Parameter` is the only mutable thing in a model. Every trait of it refuses a bad value where it is
+assigned, with a `ModelError` that names ``MODEL.PARAMETER``, the value and what is allowed.
+`ParameterField` declares a parameter of a model class; `Parameters` is an ordered group of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
+
+import numpy as np
+import traitlets
+from astropy import units as u
+from astropy.table import Table
+
+from ..errors import ModelError
+
+__all__ = ["Parameter", "ParameterField", "ParameterOwner", "Parameters"]
+
+
+class _Number(traitlets.TraitType[Any, Any]):
+    """A float; text and quantities are converted. NaN stands for "no limit" where allowed."""
+
+    def __init__(self, default_value: float = 0.0, allow_nan: bool = False, **kwargs: Any) -> None:
+        self.allow_nan = allow_nan
+        super().__init__(default_value, **kwargs)
+
+    def validate(self, obj: Any, value: Any) -> float:
+        number = obj._number(self.name, value)
+        if not self.allow_nan and not np.isfinite(number):
+            raise ModelError(f"{obj.label}: {self.name} {value!r} is not a finite number")
+        obj._check_limits(self.name, number)
+        return float(number)
+
+
+class _UnitTrait(traitlets.TraitType[Any, Any]):
+    """An astropy unit, given as such or as text."""
+
+    def validate(self, obj: Any, value: Any) -> u.UnitBase:
+        try:
+            unit = u.Unit(value)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{obj.label}: unit {value!r} is not a unit: {error}") from None
+        expected = obj.expected_unit
+        if expected is not None and not unit.is_equivalent(expected):
+            raise ModelError(
+                f"{obj.label}: unit '{value}' cannot be converted to '{expected}', "
+                "in which this parameter is measured"
+            )
+        return unit
+
+
+class _Link(traitlets.TraitType[Any, Any]):
+    """The parameter that this one follows; linking is refused until the fit supports it."""
+
+    def validate(self, obj: Any, value: Any) -> None:
+        if value is not None:
+            raise ModelError(f"{obj.label}: linked parameters are not supported yet")
+
+
+class Parameter(traitlets.HasTraits):
+    """One number of a model.
+
+    Parameters
+    ----------
+    name : str
+    value : float, str or Quantity
+        Text may carry a unit ("0.1 deg").
+    unit : str or Unit
+        Unit of value, error, min and max.
+    error : float
+        Standard deviation, 0 before a fit.
+    min, max : float
+        Limits of the value, NaN for none.
+    frozen : bool
+        Whether a fit leaves the value alone.
+    """
+
+    name = traitlets.Unicode()
+    owner = traitlets.Unicode()
+    unit = _UnitTrait(u.dimensionless_unscaled)
+    value = _Number(0.0)
+    error = _Number(0.0, allow_nan=True)
+    min = _Number(np.nan, allow_nan=True)
+    max = _Number(np.nan, allow_nan=True)
+    frozen = traitlets.Bool(False)
+    link = _Link(None, allow_none=True)
+
+    def __init__(
+        self,
+        name: str,
+        value: Any = 0.0,
+        unit: Any = None,
+        error: Any = 0.0,
+        min: Any = np.nan,
+        max: Any = np.nan,
+        frozen: bool = False,
+        expected_unit: u.UnitBase | None = None,
+        kind: str = "",
+    ) -> None:
+        super().__init__()
+        self.expected_unit = expected_unit
+        self.kind = kind
+        self.name = name
+        if unit is None:
+            quantity = _as_quantity(value)
+            if quantity is not None:
+                value, unit = float(quantity.value), quantity.unit
+        self.unit = "" if unit is None else unit
+        # The value goes first: the limits are then checked against it, whatever it is.
+        self.value = value
+        self.min, self.max = min, max
+        self.error = error
+        self.frozen = frozen
+
+    @property
+    def label(self) -> str:
+        """``MODEL.PARAMETER``, as error messages and ``--set`` spell it."""
+        return f"{self.owner}.{self.name}" if self.owner else self.name
+
+    @property
+    def unit_text(self) -> str:
+        """The unit as files and tables write it, for example ``s-1 cm-2``."""
+        return _unit_text(self.unit)
+
+    @property
+    def quantity(self) -> u.Quantity:
+        """The value with its unit. Assigning converts to the parameter's unit."""
+        return self.value * self.unit
+
+    @quantity.setter
+    def quantity(self, value: Any) -> None:
+        self.value = u.Quantity(value) if not isinstance(value, str) else value
+
+    @property
+    def factor_to_expected(self) -> float:
+        """What turns a value in `unit` into one in the unit that the model computes in."""
+        if self.expected_unit is None:
+            return 1.0
+        return float(self.unit.to(self.expected_unit))
+
+    def copy(self) -> Parameter:
+        """A new parameter with the same content and no owner."""
+        return Parameter(
+            self.name,
+            self.value,
+            self.unit,
+            self.error,
+            self.min,
+            self.max,
+            self.frozen,
+            self.expected_unit,
+            self.kind,
+        )
+
+    def __repr__(self) -> str:
+        frozen = ", frozen" if self.frozen else ""
+        return f"Parameter({self.label} = {self.value:g} +/- {self.error:g} {self.unit}{frozen})"
+
+    def _number(self, trait: str, value: Any) -> float:
+        """Turn what was assigned to ``trait`` into a float in this parameter's unit."""
+        if isinstance(value, (bool, np.bool_)) or value is None:
+            raise ModelError(f"{self.label}: {trait} {value!r} is not a number")
+        quantity = _as_quantity(value)
+        try:
+            if quantity is not None and quantity.unit != u.dimensionless_unscaled:
+                return float(quantity.to_value(self.unit))
+            return float(value)
+        except u.UnitConversionError:
+            raise ModelError(
+                f"{self.label}: {trait} {str(value)!r} cannot be converted to '{self.unit}'"
+            ) from None
+        except (TypeError, ValueError):
+            unit = f" in '{self.unit_text}'" if self.unit_text else ""
+            raise ModelError(
+                f"{self.label}: {trait} {value!r} is not a number; expected one{unit}"
+            ) from None
+
+    def _check_limits(self, trait: str, number: float) -> None:
+        """Refuse a value outside the limits, and limits that exclude the value."""
+        if trait == "error" and number < 0:
+            raise ModelError(f"{self.label}: error {number:g} is negative; expected 0 or more")
+        # Traits that are not set yet count as unknown: reading them would validate their default.
+        value, low, high = (self._trait_values.get(k, np.nan) for k in ("value", "min", "max"))
+        if trait == "value" and (number < low or number > high):
+            raise ModelError(
+                f"{self.label}: value {number:g} is outside its limits; expected a number "
+                f"{_range_text(low, high)} {self.unit_text}".rstrip()
+            )
+        if trait == "min" and (number > value or number > high):
+            raise ModelError(
+                f"{self.label}: min {number:g} is above the value {value:g} or the max {high:g}"
+            )
+        if trait == "max" and (number < value or number < low):
+            raise ModelError(
+                f"{self.label}: max {number:g} is below the value {value:g} or the min {low:g}"
+            )
+
+
+class ParameterField:
+    """Declares a parameter in the body of a model class; reading it gives the `Parameter`.
+
+    The unit declared here is the one that the model computes in; a user's unit is converted to it.
+    """
+
+    def __init__(
+        self,
+        value: float,
+        unit: str = "",
+        min: float = np.nan,
+        max: float = np.nan,
+        frozen: bool = False,
+        help: str = "",
+    ) -> None:
+        self.value, self.unit = value, u.Unit(unit)
+        self.min, self.max, self.frozen, self.help = min, max, frozen, help
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> ParameterField: ...
+    @overload
+    def __get__(self, instance: ParameterOwner, owner: type) -> Parameter: ...
+    def __get__(self, instance: ParameterOwner | None, owner: type) -> ParameterField | Parameter:
+        if instance is None:
+            return self
+        return instance.parameters[self.name]
+
+    def __set__(self, instance: ParameterOwner, value: Any) -> None:
+        label = instance.parameters[self.name].label
+        raise ModelError(
+            f"{label}: cannot be replaced by {value!r}; assign to its .value or .quantity"
+        )
+
+    def make(self, kind: str, value: Any = None) -> Parameter:
+        """A new parameter, with the default or with ``value`` (number, text or quantity)."""
+        unit: Any = self.unit
+        if isinstance(value, Parameter):
+            parameter = value.copy()
+            parameter.name, parameter.kind = self.name, kind
+            parameter.expected_unit = self.unit
+            parameter.unit = parameter.unit
+            return parameter
+        quantity = _as_quantity(value) if value is not None else None
+        if quantity is not None and quantity.unit != u.dimensionless_unscaled:
+            value, unit = float(quantity.value), quantity.unit
+        scale = 1.0
+        if unit != self.unit and unit.is_equivalent(self.unit):
+            scale = float(self.unit.to(unit))
+        return Parameter(
+            self.name,
+            self.value if value is None else value,
+            unit,
+            min=self.min * scale,
+            max=self.max * scale,
+            frozen=self.frozen,
+            expected_unit=self.unit,
+            kind=kind,
+        )
+
+
+class ParameterOwner:
+    """Base of the spatial and spectral models: a tag and the parameters its class declares.
+
+    Keyword arguments set parameters, as numbers, text ("0.1 deg"), quantities or `Parameter`.
+    """
+
+    tag: tuple[str, ...] = ()
+    kind = ""
+
+    def __init__(self, **values: Any) -> None:
+        fields = self.fields()
+        unknown = sorted(set(values) - set(fields))
+        if unknown:
+            raise ModelError(
+                f"{self.tag[0]}: no parameter {unknown[0]!r}; it has {', '.join(fields)}"
+            )
+        self.parameters = Parameters(
+            field.make(self.kind, values.get(name)) for name, field in fields.items()
+        )
+
+    @classmethod
+    def fields(cls) -> dict[str, ParameterField]:
+        """The declared parameters, by name, in order."""
+        found: dict[str, ParameterField] = {}
+        for base in reversed(cls.__mro__):
+            found |= {k: v for k, v in vars(base).items() if isinstance(v, ParameterField)}
+        return found
+
+    def canonical_values(self) -> np.ndarray:
+        """Parameter values in the units that the class declares, float64."""
+        return np.array([p.value * p.factor_to_expected for p in self.parameters])
+
+
+class Parameters:
+    """An ordered group of parameters; index by name or position."""
+
+    def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
+        self._items = tuple(parameters)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __add__(self, other: Parameters) -> Parameters:
+        return Parameters((*self._items, *other))
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items or item in self.names
+
+    def __getitem__(self, key: str | int) -> Parameter:
+        if isinstance(key, str):
+            for parameter in self._items:
+                if parameter.name == key:
+                    return parameter
+            owner = next((p.owner for p in self._items if p.owner), "")
+            label = f"{owner}.{key}" if owner else repr(key)
+            raise ModelError(f"{label}: no such parameter; expected one of {', '.join(self.names)}")
+        return self._items[key]
+
+    @property
+    def names(self) -> list[str]:
+        """Names in order."""
+        return [p.name for p in self._items]
+
+    @property
+    def value(self) -> np.ndarray:
+        """Values in order, each in its parameter's unit."""
+        return np.array([p.value for p in self._items])
+
+    @property
+    def free_parameters(self) -> Parameters:
+        """Those that a fit may change."""
+        return Parameters(p for p in self._items if not p.frozen)
+
+    def freeze_all(self) -> None:
+        """Freeze every parameter of the group."""
+        for parameter in self._items:
+            parameter.frozen = True
+
+    def unfreeze_all(self) -> None:
+        """Free every parameter of the group."""
+        for parameter in self._items:
+            parameter.frozen = False
+
+    def to_table(self) -> Table:
+        """The group as an astropy table with Gammapy's columns."""
+        items = self._items
+        table = Table()
+        table["type"] = _text_column(p.kind for p in items)
+        table["name"] = _text_column(p.name for p in items)
+        for column, form in (("value", ".4e"), ("unit", ""), ("error", ".3e"), ("min", ".3e")):
+            if column == "unit":
+                table["unit"] = _text_column(p.unit_text for p in items)
+            else:
+                table[column] = np.array([getattr(p, column) for p in items], dtype=float)
+                table[column].format = form
+        table["max"] = np.array([p.max for p in items], dtype=float)
+        table["max"].format = ".3e"
+        table["frozen"] = np.array([p.frozen for p in items], dtype=bool)
+        table["link"] = _text_column("" for _ in items)
+        table["prior"] = _text_column("" for _ in items)
+        return table
+
+    def __str__(self) -> str:
+        return str(self.to_table())
+
+
+def _as_quantity(value: Any) -> u.Quantity | None:
+    """``value`` as a scalar quantity if it is one or is text for one, else None."""
+    if isinstance(value, u.Quantity):
+        return value
+    if isinstance(value, str):
+        try:
+            return u.Quantity(value)
+        except (TypeError, ValueError):
+            return None
+    return None
+
+
+def _unit_text(unit: u.UnitBase) -> str:
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        return str(unit)
+
+
+def _text_column(values: Iterable[str]) -> np.ndarray:
+    return np.array(list(values), dtype=str)
+
+
+def _range_text(low: float, high: float) -> str:
+    if np.isnan(low):
+        return f"of {high:g} or less"
+    if np.isnan(high):
+        return f"of {low:g} or more"
+    return f"from {low:g} to {high:g}"
