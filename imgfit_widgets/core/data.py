@@ -6,6 +6,8 @@
     One run: where it pointed, for how long, its events and responses, read when asked for.
 `EventList`, `GTI`
     Plain arrays, read-only.
+`RunInfo`
+    What a reduced dataset remembers of a run.
 """
 
 from __future__ import annotations
@@ -148,6 +150,30 @@ class GTI:
                 merged.append([low, high])
         bounds = np.array(merged).reshape(-1, 2)
         return cls(bounds[:, 0], bounds[:, 1], reference, parts[0].time_system)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a reduced dataset remembers of a run.
+
+    Parameters
+    ----------
+    obs_id : int
+    telescope : str
+    ra, dec : float
+        Pointing, ICRS degrees.
+    livetime : float
+        s.
+    fov_norm : float
+        Factor that scaled its background table to its counts; 1 if none was asked for.
+    """
+
+    obs_id: int
+    telescope: str
+    ra: float
+    dec: float
+    livetime: float
+    fov_norm: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,416 @@
+"""Reduction: observations and a geometry become map datasets.
+
+`Reduction`
+    What is asked for: geometry, energy axes, cuts, background method, accuracy.
+`reduce_observations`
+    Runs it over observations, stacked into one dataset or one dataset a run.
+
+With ``accuracy="exact"`` the background follows every energy node of its table and the energy
+dispersion is averaged over each true-energy bin; ``"gammapy"`` takes both as Gammapy 2.1 does (one
+power law between the edges of a bin, the bin's centre). Everything else is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from astropy.nddata import NoOverlapError, overlap_slices
+from numpy.typing import NDArray
+
+from .data import GTI, Observation, RunInfo
+from .dataset import Datasets, MapDataset
+from .errors import DataError
+from .irf.edisp import EDispKernelMap
+from .irf.psf import PSF_WIDTHS, PSFMap
+from .maps import MapAxis, WcsGeom, WcsNDMap, convert_frame, rotation, unit_vectors
+from .models import FoVBackgroundModel, Models
+from .progress import Progress, part, silent
+
+log = logging.getLogger(__name__)
+
+FloatArray = NDArray[np.float64]
+
+ACCURACIES = ("exact", "gammapy")
+# Energies per true-energy bin over which "exact" averages the energy dispersion.
+EDISP_OVERSAMPLING = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """Settings of a reduction.
+
+    Parameters
+    ----------
+    geom : `WcsGeom`
+        With the axis ``energy``.
+    energy_axis_true : `MapAxis`
+    binsz_irf : float
+        Pixel size in degrees of the PSF and energy-dispersion maps.
+    offset_max : float
+        Half width in degrees of the part of the map that a run contributes to.
+    safe_offset_max : float or None
+        Events further than this from the pointing (degrees) are not used.
+    fov_background : bool
+        Scale each run's background to its counts.
+    accuracy : {"exact", "gammapy"}
+    """
+
+    geom: WcsGeom
+    energy_axis_true: MapAxis
+    binsz_irf: float
+    offset_max: float
+    safe_offset_max: float | None = None
+    fov_background: bool = True
+    accuracy: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.accuracy not in ACCURACIES:
+            raise DataError(
+                f"accuracy: {self.accuracy!r} is not one of {', '.join(map(repr, ACCURACIES))}"
+            )
+
+    @property
+    def exact(self) -> bool:
+        return self.accuracy == "exact"
+
+    @property
+    def energy_axis(self) -> MapAxis:
+        return self.geom.axes["energy"]
+
+    @cached_property
+    def geom_irf(self) -> WcsGeom:
+        """Coarse image geometry of the responses."""
+        return self.geom.to_image().to_binsz(self.binsz_irf)
+
+    @cached_property
+    def vectors(self) -> FloatArray:
+        """ICRS unit vectors of the pixel centres, shape (3, ny, nx); NaN beyond the projection."""
+        return self._vectors(self.geom)
+
+    @cached_property
+    def vectors_irf(self) -> FloatArray:
+        """The same for the coarse geometry."""
+        return self._vectors(self.geom_irf)
+
+    @cached_property
+    def solid_angle(self) -> FloatArray:
+        return self.geom.to_image().solid_angle()
+
+    @staticmethod
+    def _vectors(geom: WcsGeom) -> FloatArray:
+        vectors = unit_vectors(*geom.pixel_lonlat)
+        return np.tensordot(rotation(geom.frame, "icrs"), vectors, axes=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one observation adds, in a window of the map."""
+
+    info: RunInfo
+    rows: slice
+    columns: slice
+    counts: FloatArray  # (R, y, x)
+    background: FloatArray  # (R, y, x), before its norm
+    mask: NDArray[np.bool_]  # (R, y, x)
+    exposure: FloatArray  # (T, y, x)
+    norm: float
+    norm_error: float
+    nodes: NDArray[np.intp]  # flat indices into the coarse geometry
+    node_exposure: FloatArray  # (T, N)
+    psf: FloatArray  # (T, W, N)
+    edisp: FloatArray  # (T, R, N)
+    gti: GTI
+
+
+def reduce_observations(
+    observations: Sequence[Observation],
+    reduction: Reduction,
+    stack: bool = True,
+    name: str = "stacked",
+    progress: Progress = silent,
+) -> Datasets:
+    """Reduce observations to datasets.
+
+    Parameters
+    ----------
+    observations : sequence of `Observation`
+    reduction : `Reduction`
+    stack : bool
+        One dataset called ``name``, or one a run called ``obs-OBS_ID``.
+    progress : callable
+        ``progress(fraction, message)``; may raise `Cancelled`.
+
+    Raises
+    ------
+    DataError
+        If no run covers the map, or a file cannot be used.
+    """
+    if not observations:
+        raise DataError("observations: none selected; nothing to reduce")
+    stacked = _Stack(reduction) if stack else None
+    single: list[MapDataset] = []
+    skipped = []
+    for index, observation in enumerate(observations):
+        share = part(progress, index / len(observations), (index + 1) / len(observations))
+        log.info("Processing observation %d", observation.obs_id)
+        window = _window(reduction, *observation.pointing)
+        if window is None:
+            log.warning(
+                "Observation %d does not overlap with the map and adds nothing", observation.obs_id
+            )
+            skipped.append(observation.obs_id)
+        elif stacked is not None:
+            stacked.add(_reduce_run(observation, reduction, window, share))
+        else:
+            single.append(_reduce_single(observation, reduction, window, share))
+    if len(skipped) == len(observations):
+        raise DataError(
+            "datasets.geom.wcs.skydir: the map does not overlap with any of the observations "
+            f"{', '.join(map(str, skipped))}; it has no exposure"
+        )
+    progress(1.0, "Reduction done")
+    return Datasets(single if stacked is None else [stacked.dataset(name)])
+
+
+Window = tuple[slice, slice]
+
+
+def _reduce_single(
+    observation: Observation, reduction: Reduction, window: Window, progress: Progress
+) -> MapDataset:
+    """A run as a dataset of its own, on its window; its norm is left to a background model."""
+    own = replace(reduction, geom=reduction.geom.crop(*window))
+    whole = (slice(0, own.geom.shape[0]), slice(0, own.geom.shape[1]))
+    run = _reduce_run(observation, own, whole, progress, masked=False)
+    stack = _Stack(own)
+    stack.add(run, masked=False)
+    dataset = stack.dataset(f"obs-{observation.obs_id}")
+    if reduction.fov_background:
+        model = FoVBackgroundModel(dataset_name=dataset.name)
+        model.parameters["norm"].value = run.norm
+        model.parameters["norm"].error = run.norm_error
+        dataset.models = Models([model])
+    return dataset
+
+
+def _reduce_run(
+    observation: Observation,
+    reduction: Reduction,
+    window: Window,
+    progress: Progress,
+    masked: bool = True,
+) -> _Run:
+    """One run's maps in a window; with ``masked`` only where they enter a stack."""
+    label = f"Run {observation.obs_id}"
+    progress(0.0, f"{label}: reading events")
+    ra, dec = observation.pointing
+    rows, columns = window
+    axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+    pointing = unit_vectors(ra, dec)
+
+    vectors = reduction.vectors[:, rows, columns].reshape(3, -1)
+    offset = _offset(vectors, pointing)
+    with np.errstate(invalid="ignore"):
+        limit = np.inf if reduction.safe_offset_max is None else reduction.safe_offset_max
+        safe = np.isfinite(offset) & (offset < limit)
+    used = safe if masked else np.isfinite(offset)
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+
+    counts = _count(observation, reduction, rows, columns, pointing)
+
+    progress(0.3, f"{label}: background")
+    lon, lat = _field_of_view(vectors[:, used], ra, dec)
+    rate = observation.bkg.integrate(axis, lon, lat, power_law_bins=not reduction.exact)
+    solid_angle = reduction.solid_angle[rows, columns].ravel()[used]
+    background = np.zeros((axis.nbin, offset.size))
+    background[:, used] = rate * (observation.ontime * solid_angle)
+    # Where the table knows no background the run cannot be used (it is not 0 in truth).
+    mask = ((background > 0.0) & safe).reshape(axis.nbin, *shape)
+    background = background.reshape(axis.nbin, *shape)
+
+    norm, norm_error = 1.0, 0.0
+    if reduction.fov_background:
+        n_counts, n_background = counts[mask].sum(), background[mask].sum()
+        if n_background <= 0 or n_counts <= 0:
+            log.warning(
+                "Observation %d: %d counts over %.3g background counts, so its background cannot be "
+                "scaled; the run is not used",
+                observation.obs_id,
+                n_counts,
+                n_background,
+            )
+            mask = np.zeros_like(mask)
+        else:
+            norm, norm_error = n_counts / n_background, np.sqrt(n_counts) / n_background
+
+    progress(0.6, f"{label}: exposure")
+    livetime = observation.livetime
+    exposed = used & mask.any(axis=0).ravel() if masked else used
+    exposure = np.zeros((axis_true.nbin, offset.size))
+    exposure[:, exposed] = observation.aeff.evaluate(axis_true.centers, offset[exposed]) * livetime
+
+    progress(0.8, f"{label}: PSF and energy dispersion")
+    offset_irf = _offset(reduction.vectors_irf.reshape(3, -1), pointing)
+    with np.errstate(invalid="ignore"):
+        # One node further than the events reach, so that nothing is interpolated with nothing.
+        reach = min(limit, reduction.offset_max * np.sqrt(2.0)) if masked else np.inf
+        margin = 1.5 * reduction.binsz_irf if reduction.exact else 0.0
+        nodes = np.flatnonzero(offset_irf < reach + margin)
+    at_nodes = offset_irf[nodes]
+    node_exposure = observation.aeff.evaluate(axis_true.centers, at_nodes) * livetime
+    if not mask.any():
+        node_exposure = np.zeros_like(node_exposure)
+    psf = observation.psf.mixture(axis_true.centers, at_nodes)
+    edisp = observation.edisp.kernel(
+        axis_true, axis, at_nodes, oversampling=EDISP_OVERSAMPLING if reduction.exact else 1
+    )
+    info = RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, float(norm))
+    return _Run(
+        info,
+        rows,
+        columns,
+        counts,
+        background,
+        mask,
+        exposure.reshape(-1, *shape),
+        float(norm),
+        float(norm_error),
+        nodes,
+        node_exposure,
+        psf,
+        edisp,
+        observation.gti,
+    )
+
+
+def _window(reduction: Reduction, ra: float, dec: float) -> Window | None:
+    """Rows and columns within ``offset_max`` of the pointing; None if there are none."""
+    geom = reduction.geom
+    x, y = geom.lonlat_to_pix(*geom.from_frame(ra, dec, "icrs"))
+    if not np.isfinite(x) or not np.isfinite(y):
+        return None
+    size = [max(round(2.0 * reduction.offset_max / scale), 1) for scale in geom.pixel_scales]
+    try:
+        window, _ = overlap_slices(geom.shape, (size[1], size[0]), (float(y), float(x)), mode="trim")
+    except NoOverlapError:
+        return None
+    rows, columns = window
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return None
+    return rows, columns
+
+
+def _offset(vectors: FloatArray, pointing: FloatArray) -> FloatArray:
+    """Angular distance in degrees of unit vectors (3, N) from one (3,)."""
+    half = 0.5 * np.sqrt(((vectors - pointing[:, None]) ** 2).sum(axis=0))
+    return np.asarray(2.0 * np.degrees(np.arcsin(np.minimum(half, 1.0))))
+
+
+def _field_of_view(vectors: FloatArray, ra: float, dec: float) -> tuple[FloatArray, FloatArray]:
+    """Field-of-view longitude (positive towards smaller RA) and latitude, degrees."""
+    ra_rad, dec_rad = np.radians(ra), np.radians(dec)
+    x, y, z = vectors
+    along = np.cos(ra_rad) * x + np.sin(ra_rad) * y
+    east = np.cos(ra_rad) * y - np.sin(ra_rad) * x
+    lon = np.arctan2(east, np.cos(dec_rad) * along + np.sin(dec_rad) * z)
+    lat = np.arcsin(np.clip(np.cos(dec_rad) * z - np.sin(dec_rad) * along, -1.0, 1.0))
+    return -np.degrees(lon), np.degrees(lat)
+
+
+def _count(
+    observation: Observation,
+    reduction: Reduction,
+    rows: slice,
+    columns: slice,
+    pointing: FloatArray,
+) -> FloatArray:
+    """Events in the bins of a window, shape (R, y, x)."""
+    geom, bounds = reduction.geom, reduction.energy_axis.bounds
+    events = observation.events
+    near = (events.energy >= bounds[0]) & (events.energy < bounds[-1])
+    ra, dec, energy = events.ra[near], events.dec[near], events.energy[near]
+    # Only events that can fall into the window need the full projection.
+    reach = np.radians(reduction.offset_max * np.sqrt(2.0) + 2.0 * max(geom.pixel_scales))
+    near = np.tensordot(pointing, unit_vectors(ra, dec), axes=1) > np.cos(min(reach, np.pi))
+    lon, lat = convert_frame(ra[near], dec[near], "icrs", geom.frame)
+    x, y = geom.lonlat_to_pix(lon, lat)
+    column = np.rint(x).astype(int) - columns.start
+    row = np.rint(y).astype(int) - rows.start
+    n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
+    inside = (column >= 0) & (column < n_columns) & (row >= 0) & (row < n_rows)
+    band = np.searchsorted(bounds, energy[near][inside], side="right") - 1
+    flat = (band * n_rows + row[inside]) * n_columns + column[inside]
+    n_bins = (len(bounds) - 1) * n_rows * n_columns
+    return np.bincount(flat, minlength=n_bins).astype(float).reshape(-1, n_rows, n_columns)
+
+
+class _Stack:
+    """Sums over runs; memory does not grow with their number."""
+
+    def __init__(self, reduction: Reduction) -> None:
+        n_bands, n_true = reduction.energy_axis.nbin, reduction.energy_axis_true.nbin
+        shape, n_nodes = reduction.geom.shape, int(np.prod(reduction.geom_irf.shape))
+        self.reduction = reduction
+        self.counts = np.zeros((n_bands, *shape))
+        self.background = np.zeros((n_bands, *shape))
+        self.mask = np.zeros((n_bands, *shape), dtype=bool)
+        self.exposure = np.zeros((n_true, *shape))
+        self.node_exposure = np.zeros((n_true, n_nodes))
+        self.psf = np.zeros((n_true, len(PSF_WIDTHS), n_nodes))
+        self.edisp = np.zeros((n_true, n_bands, n_nodes))
+        self.runs: list[RunInfo] = []
+        self.gtis: list[GTI] = []
+
+    def add(self, run: _Run, masked: bool = True) -> None:
+        """Add a run: its scaled background within its mask, or (not ``masked``) all as it is."""
+        window = (slice(None), run.rows, run.columns)
+        if masked:
+            self.counts[window] += np.where(run.mask, run.counts, 0.0)
+            self.background[window] += np.where(run.mask, run.background * run.norm, 0.0)
+        else:
+            self.counts[window] += run.counts
+            self.background[window] += run.background
+        self.mask[window] |= run.mask
+        self.exposure[window] += run.exposure
+        self.node_exposure[:, run.nodes] += run.node_exposure
+        self.psf[:, :, run.nodes] += run.psf * run.node_exposure[:, None, :]
+        self.edisp[:, :, run.nodes] += run.edisp * run.node_exposure[:, None, :]
+        self.runs.append(run.info)
+        self.gtis.append(run.gti)
+
+    def dataset(self, name: str) -> MapDataset:
+        reduction = self.reduction
+        geom, geom_irf = reduction.geom, reduction.geom_irf
+        axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+        if not np.any(self.mask):
+            raise DataError(
+                f"dataset {name}: no pixel of the map is left after the safe-data mask; it has no "
+                "exposure"
+            )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            psf = np.nan_to_num(self.psf / self.node_exposure[:, None, :])
+            edisp = np.nan_to_num(self.edisp / self.node_exposure[:, None, :])
+        node_exposure = self.node_exposure.reshape(-1, *geom_irf.shape)
+        return MapDataset(
+            name=name,
+            counts=WcsNDMap(geom, self.counts),
+            background=WcsNDMap(geom, self.background),
+            exposure=WcsNDMap(geom.to_cube([axis_true]), self.exposure, "m2 s"),
+            psf=PSFMap(
+                geom_irf, axis_true, psf.reshape(*psf.shape[:2], *geom_irf.shape), node_exposure
+            ),
+            edisp=EDispKernelMap(
+                geom_irf,
+                axis,
+                axis_true,
+                edisp.reshape(*edisp.shape[:2], *geom_irf.shape),
+                node_exposure,
+            ),
+            mask_safe=WcsNDMap(geom, self.mask),
+            gti=GTI.union(self.gtis),
+            runs=tuple(self.runs),
+        )
