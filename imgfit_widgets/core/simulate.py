@@ -117,7 +117,8 @@ def background_rate(energy: Array, det_x: Array, det_y: Array) -> Array:
     cos_offset = np.cos(np.radians(det_x)) * np.cos(np.radians(det_y))
     offset = np.degrees(np.arccos(np.clip(cos_offset, -1.0, 1.0)))
     shape = np.exp(-0.5 * (offset / 1.6) ** 2) * (1.0 + BACKGROUND_GRADIENT * det_x)
-    return 1180.0 * energy**-2.7 * shape
+    rate: Array = 1180.0 * energy**-2.7 * shape
+    return rate
 
 
 def simulate_store(path: str | Path, seed: int = 0, progress: Progress = silent) -> Path:

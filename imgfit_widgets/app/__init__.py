@@ -1,0 +1,1 @@
+"""What a person starts: the command line, the served workbench and the demo."""
