@@ -72,19 +72,23 @@ def _projection(centers: bytes, bounds: bytes) -> FloatArray:
     """Matrix (W, rad) that turns radial profiles into weights.
 
     Least squares over annuli of the counts-like quantity r p(r), held smooth by a small ridge.
-    Linear, so that it commutes with stacking and interpolation.
+    Linear, so that it commutes with stacking and interpolation. Only widths that the table can
+    tell are used: wider ones would be fitted to its last bins alone and put counts beyond it.
     """
     rad = np.frombuffer(centers)
-    area = np.diff(np.frombuffer(bounds) ** 2) * np.pi
+    edges = np.frombuffer(bounds)
+    area = np.diff(edges**2) * np.pi
+    known = (0.7 * np.diff(edges).min() <= PSF_WIDTHS) & (0.38 * edges[-1] >= PSF_WIDTHS)
     basis = np.exp(-0.5 * (rad[:, None] / PSF_WIDTHS) ** 2) / (2.0 * np.pi * PSF_WIDTHS**2)
     # Weighting by sqrt(area) lies between the peak (area-free) and the containment (area).
     scale = np.sqrt(area)[:, None]
-    design = basis * scale
+    design = (basis * scale)[:, known]
     norm = np.sqrt((design**2).sum(axis=0))
     design = design / norm
-    ridge = 1e-8 * np.trace(design.T @ design) / design.shape[1]
-    solve = np.linalg.solve(design.T @ design + ridge * np.eye(design.shape[1]), design.T)
-    return np.asarray(solve / norm[:, None] * scale.T)
+    ridge = 1e-9 * np.eye(design.shape[1])
+    matrix = np.zeros((len(PSF_WIDTHS), len(rad)))
+    matrix[known] = np.linalg.solve(design.T @ design + ridge, design.T) / norm[:, None] * scale.T
+    return matrix
 
 
 def from_profiles(values: FloatArray, rad: MapAxis) -> FloatArray:
