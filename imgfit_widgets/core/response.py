@@ -1,0 +1,420 @@
+"""What the instrument does to a source at one position: exposure, mixture of widths, pixels.
+
+Everything is a smooth function of the pixel position (x, y) of the source, with exact derivatives:
+
+`PixelPosition`
+    Sky coordinates of a model to pixels, and how a small circle on the sky looks in pixels.
+`SmoothGrid`
+    Values on the nodes of a map, interpolated with a continuous slope.
+`Response`
+    Exposure, energy dispersion and PSF of a dataset at a position.
+`PixelIntegrals`
+    Gaussians of several widths integrated over the pixels of one axis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import erf
+
+from .errors import DataError
+from .maps import WcsGeom, rotation, unit_vectors
+
+__all__ = ["LocalResponse", "PixelIntegrals", "PixelPosition", "Response", "SmoothGrid"]
+
+_DEG = math.pi / 180.0
+
+
+class PixelPosition:
+    """Positions of one sky frame in the pixels of one geometry.
+
+    Plate carrée and tangential maps are computed in closed form; the rotation between the model's
+    frame and the projection's native one is found from the geometry itself. Other projections go
+    through the WCS, with differences for derivatives: as exact, but slower.
+    """
+
+    def __init__(self, geom: WcsGeom, frame: str) -> None:
+        self.geom, self.frame = geom, frame
+        self.closed = geom.projection if geom.projection in ("CAR", "TAN") else ""
+        if self.closed and not self._find_rotation():
+            self.closed = ""
+
+    def _find_rotation(self) -> bool:
+        geom = self.geom
+        scale = np.asarray(geom.wcs.pixel_scale_matrix, dtype=float)
+        self._plane = scale
+        self._pixel = np.linalg.inv(scale)
+        self._zero = np.asarray(geom.wcs.wcs.crpix, dtype=float) - 1.0
+        nx, ny = geom.npix
+        x, y = (v.ravel() for v in np.meshgrid(np.linspace(0, nx - 1, 5), np.linspace(0, ny - 1, 5)))
+        lon, lat = geom.pix_to_lonlat(x, y)
+        good = np.isfinite(lon) & np.isfinite(lat)
+        sky = unit_vectors(lon[good], lat[good])
+        plane = scale @ (np.stack([x, y])[:, good] - self._zero[:, None])
+        if self.closed == "CAR":
+            native = unit_vectors(plane[0], plane[1])
+        else:
+            p = plane * _DEG
+            native = np.stack([-p[1], p[0], np.ones_like(p[0])])
+            native /= np.linalg.norm(native, axis=0)
+        u, _, vt = np.linalg.svd(native @ sky.T)
+        turn = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+        self._turn = [[float(v) for v in row] for row in turn @ rotation(self.frame, geom.frame)]
+        return bool(np.allclose(turn @ sky, native, atol=1e-10))
+
+    def at(self, lon: float, lat: float) -> tuple[float, float, np.ndarray]:
+        """Pixel position and its derivatives.
+
+        Parameters
+        ----------
+        lon, lat : float
+            Degrees, in the model's frame.
+
+        Returns
+        -------
+        x, y : float
+            0-based pixel coordinates.
+        jacobian : ndarray, shape (2, 2)
+            Rows x, y; columns per degree of lon, per degree of lat.
+        """
+        if not self.closed:
+            return self._at_by_wcs(lon, lat)
+        sl, cl = math.sin(lon * _DEG), math.cos(lon * _DEG)
+        sb, cb = math.sin(lat * _DEG), math.cos(lat * _DEG)
+        vectors = (
+            (cb * cl, cb * sl, sb),
+            (-cb * sl * _DEG, cb * cl * _DEG, 0.0),
+            (-sb * cl * _DEG, -sb * sl * _DEG, cb * _DEG),
+        )
+        (n0, n1, n2), *slopes = (
+            tuple(r[0] * v[0] + r[1] * v[1] + r[2] * v[2] for r in self._turn) for v in vectors
+        )
+        if self.closed == "CAR":
+            rr = max(n0 * n0 + n1 * n1, 1e-20)
+            u, v = math.atan2(n1, n0) / _DEG, math.atan2(n2, math.sqrt(rr)) / _DEG
+            du = [(n0 * d[1] - n1 * d[0]) / rr / _DEG for d in slopes]
+            dv = [d[2] / math.sqrt(rr) / _DEG for d in slopes]
+        else:
+            # Behind the tangent plane there is no pixel: the position is pushed far out.
+            n2 = max(n2, 1e-3)
+            u, v = n1 / n2 / _DEG, -n0 / n2 / _DEG
+            du = [(d[1] - n1 * d[2] / n2) / n2 / _DEG for d in slopes]
+            dv = [-(d[0] - n0 * d[2] / n2) / n2 / _DEG for d in slopes]
+        (a, b), (c, d) = self._pixel
+        jacobian = np.array(
+            [
+                [a * du[0] + b * dv[0], a * du[1] + b * dv[1]],
+                [c * du[0] + d * dv[0], c * du[1] + d * dv[1]],
+            ]
+        )
+        return (
+            float(a * u + b * v + self._zero[0]),
+            float(c * u + d * v + self._zero[1]),
+            jacobian,
+        )
+
+    def metric(self, x: float, y: float) -> np.ndarray:
+        """Pixel covariance of a circular Gaussian of 1 deg at a pixel position.
+
+        Returns
+        -------
+        ndarray, shape (3, 3)
+            Rows: value, derivative with respect to x, to y; columns xx, xy, yy, in pixels squared.
+        """
+        if not self.closed:
+            return self._metric_by_wcs(x, y)
+        s = self._plane
+        dx, dy = x - self._zero[0], y - self._zero[1]
+        u, v = s[0, 0] * dx + s[0, 1] * dy, s[1, 0] * dx + s[1, 1] * dy
+        # In the projection plane: components uu, uv, vv and their slopes along u and v.
+        if self.closed == "CAR":
+            cos = max(math.cos(v * _DEG), 1e-6)
+            uu = 1.0 / cos**2
+            slope = 2.0 * uu * math.tan(v * _DEG) * _DEG
+            m = np.array([[uu, 0.0, 1.0], [0.0, 0.0, 0.0], [slope, 0.0, 0.0]])
+        else:
+            u, v = u * _DEG, v * _DEG
+            h = 1.0 + u * u + v * v
+            m = np.array(
+                [
+                    [h * (1 + u * u), h * u * v, h * (1 + v * v)],
+                    [2 * u * (1 + u * u + h), v * (h + 2 * u * u), 2 * u * (1 + v * v)],
+                    [2 * v * (1 + u * u), u * (h + 2 * v * v), 2 * v * (1 + v * v + h)],
+                ]
+            )
+            m[1:] *= _DEG
+        (a, b), (c, d) = self._pixel
+        to_pixel = np.array(
+            [
+                [a * a, a * c, c * c],
+                [2 * a * b, a * d + b * c, 2 * c * d],
+                [b * b, b * d, d * d],
+            ]
+        )
+        m = m @ to_pixel
+        m[1:] = s.T @ m[1:]
+        return np.asarray(m)
+
+    def _at_by_wcs(self, lon: float, lat: float) -> tuple[float, float, np.ndarray]:
+        h = 1e-3
+        lons = np.array([lon, lon + h, lon - h, lon, lon])
+        lats = np.array([lat, lat, lat, lat + h, lat - h])
+        x, y = self.geom.lonlat_to_pix(*self.geom.from_frame(lons, lats, self.frame))
+        if not np.all(np.isfinite([x, y])):
+            return -1e6, -1e6, np.zeros((2, 2))
+        columns = [[(v[1] - v[2]) / (2 * h), (v[3] - v[4]) / (2 * h)] for v in (x, y)]
+        return float(x[0]), float(y[0]), np.array(columns)
+
+    def _metric_by_wcs(self, x: float, y: float) -> np.ndarray:
+        def components(px: float, py: float) -> np.ndarray:
+            j = self.geom.jacobian(px, py)
+            m = j @ j.T
+            return np.array([m[0, 0], m[0, 1], m[1, 1]])
+
+        return np.array(
+            [
+                components(x, y),
+                components(x + 0.5, y) - components(x - 0.5, y),
+                components(x, y + 0.5) - components(x, y - 0.5),
+            ]
+        )
+
+
+class SmoothGrid:
+    """Node values interpolated by local cubics (Keys 1981, IEEE ASSP 29, 1153; a = -1/2).
+
+    Continuous with its slope and exact for quadratics. Where one of the 16 nodes around the
+    position holds nothing (all its values 0), linear between those of the 4 next nodes that do.
+
+    Parameters
+    ----------
+    data : ndarray, shape (..., ny, nx)
+    """
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+        self.lead = data.shape[:-2]
+        self._cell: tuple[int, int] | None = None
+        self._nodes = np.empty((16, 0))
+        self._valid = np.ones(16, dtype=bool)
+
+    def nodes(self, x: float, y: float) -> np.ndarray:
+        """Values of the 16 nodes around a position, shape (16, ...)."""
+        self._gather(math.floor(x), math.floor(y))
+        return self._nodes.reshape(16, *self.lead)
+
+    def at(self, x: float, y: float) -> np.ndarray:
+        """Value, derivative along x and along y: shape (3, ...)."""
+        i, j = math.floor(x), math.floor(y)
+        self._gather(i, j)
+        if self._valid.all():
+            wx, dx = _keys(x - i)
+            wy, dy = _keys(y - j)
+        else:
+            wx, dx = _linear(x - i)
+            wy, dy = _linear(y - j)
+        basis = np.array(
+            [
+                [q * p for q in wy for p in wx],
+                [q * p for q in wy for p in dx],
+                [q * p for q in dy for p in wx],
+            ]
+        )
+        values = basis @ self._nodes
+        if not self._valid.all():
+            share, *slopes = basis @ self._valid
+            if share <= 1e-12:
+                return np.zeros((3, *self.lead))
+            values /= share
+            for k, slope in enumerate(slopes):
+                values[k + 1] -= values[0] * (slope / share)
+        return np.asarray(values.reshape(3, *self.lead))
+
+    def _gather(self, i: int, j: int) -> None:
+        if (i, j) == self._cell:
+            return
+        ny, nx = self.data.shape[-2:]
+        if 1 <= i < nx - 2 and 1 <= j < ny - 2:
+            patch = self.data[..., j - 1 : j + 3, i - 1 : i + 3]
+        else:
+            rows = np.clip(np.arange(j - 1, j + 3), 0, ny - 1)
+            columns = np.clip(np.arange(i - 1, i + 3), 0, nx - 1)
+            patch = self.data[..., rows[:, None], columns]
+        nodes = np.nan_to_num(np.array(patch, dtype=float)).reshape(-1, 16)
+        self._nodes = np.ascontiguousarray(nodes.T)
+        self._valid = nodes.any(axis=0)
+        self._cell = (i, j)
+
+
+def _keys(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Weights of the nodes at -1, 0, 1, 2 for a position t in [0, 1), and their derivatives."""
+    t2, t3 = t * t, t * t * t
+    return (
+        (-0.5 * t3 + t2 - 0.5 * t, 1.5 * t3 - 2.5 * t2 + 1.0, -1.5 * t3 + 2.0 * t2 + 0.5 * t,
+         0.5 * t3 - 0.5 * t2),
+        (-1.5 * t2 + 2.0 * t - 0.5, 4.5 * t2 - 5.0 * t, -4.5 * t2 + 4.0 * t + 0.5, 1.5 * t2 - t),
+    )
+
+
+def _linear(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (0.0, 1.0 - t, t, 0.0), (0.0, -1.0, 1.0, 0.0)
+
+
+@dataclass
+class LocalResponse:
+    """A dataset's response at one position; first axis: value, derivative along x, along y.
+
+    Attributes
+    ----------
+    exposure : ndarray, shape (3, T)
+        cm2 s.
+    edisp : ndarray, shape (3, T, R)
+        Probability to be reconstructed in band R.
+    weights : ndarray, shape (3, T, W)
+        PSF mixture.
+    """
+
+    exposure: np.ndarray
+    edisp: np.ndarray
+    weights: np.ndarray
+
+
+class Response:
+    """Exposure, energy dispersion and PSF of a dataset as functions of pixel position."""
+
+    def __init__(self, dataset: Any) -> None:
+        geom = dataset.geom
+        for key in ("exposure", "psf", "edisp"):
+            if getattr(dataset, key) is None:
+                raise DataError(f"dataset {dataset.name!r}: has no {key}, which a source needs")
+        self.widths = np.asarray(dataset.psf.widths, dtype=float)
+        self._grids = (
+            SmoothGrid(dataset.exposure.data),
+            SmoothGrid(dataset.edisp.data),
+            SmoothGrid(dataset.psf.weights),
+        )
+        self._maps = tuple(
+            _pixel_map(geom, other.geom) for other in (dataset.exposure, dataset.edisp, dataset.psf)
+        )
+
+    def at(self, x: float, y: float) -> LocalResponse:
+        """The response at a position in pixels of the counts map."""
+        parts = []
+        for grid, pixel_map in zip(self._grids, self._maps, strict=True):
+            value = grid.at(*pixel_map.position(x, y))
+            # Slopes are per pixel of that map: turned into those per pixel of the counts map.
+            value[1:] = np.tensordot(pixel_map.jacobian(x, y).T, value[1:], axes=1)
+            parts.append(value)
+        parts[0] *= 1e4  # m2 s to cm2 s
+        return LocalResponse(*parts)
+
+    def weight_nodes(self, x: float, y: float) -> np.ndarray:
+        """PSF weights of the nodes around a position, shape (16, T, W)."""
+        return self._grids[2].nodes(*self._maps[2].position(x, y))
+
+
+class _PixelMap:
+    """Pixels of one map as a polynomial of the pixels of another one."""
+
+    def __init__(self, coefficients: np.ndarray, origin: tuple[float, float], scale: float) -> None:
+        self._c, self._origin, self._scale = coefficients, origin, scale
+        self._degree = coefficients.shape[1] - 1
+        if self._degree == 1:
+            self._affine = coefficients[:, 1, 0] / scale, coefficients[:, 0, 1] / scale
+            self._jacobian = np.stack(self._affine, axis=1)
+
+    def position(self, x: float, y: float) -> tuple[float, float]:
+        u, v = (x - self._origin[0]) / self._scale, (y - self._origin[1]) / self._scale
+        if self._degree == 1:
+            c = self._c
+            return (
+                float(c[0, 0, 0] + c[0, 1, 0] * u + c[0, 0, 1] * v),
+                float(c[1, 0, 0] + c[1, 1, 0] * u + c[1, 0, 1] * v),
+            )
+        a, b = (float(np.polynomial.polynomial.polyval2d(u, v, c)) for c in self._c)
+        return a, b
+
+    def jacobian(self, x: float, y: float) -> np.ndarray:
+        """Shape (2, 2): rows of that map's x, y; columns of the counts map's x, y."""
+        if self._degree == 1:
+            return self._jacobian
+        h = 0.5
+        ends = [self.position(x + h, y), self.position(x - h, y)]
+        ends += [self.position(x, y + h), self.position(x, y - h)]
+        return np.array([[ends[0][k] - ends[1][k], ends[2][k] - ends[3][k]] for k in (0, 1)])
+
+
+def _pixel_map(geom: WcsGeom, other: WcsGeom) -> _PixelMap:
+    """The pixels of ``other`` in terms of those of ``geom``: affine if the projection is the same."""
+    nx, ny = geom.npix
+    grids = np.meshgrid(np.linspace(-0.5, nx - 0.5, 9), np.linspace(-0.5, ny - 0.5, 9))
+    x, y = (v.ravel() for v in grids)
+    lon, lat = geom.pix_to_lonlat(x, y)
+    target = np.stack(other.lonlat_to_pix(*other.from_frame(lon, lat, geom.frame)))
+    good = np.all(np.isfinite(target), axis=0)
+    if good.sum() < 40:
+        raise DataError("the response maps do not lie on the part of the sky that the counts cover")
+    origin, scale = ((nx - 1) / 2.0, (ny - 1) / 2.0), max(nx, ny) / 2.0
+    u, v = (x[good] - origin[0]) / scale, (y[good] - origin[1]) / scale
+    for degree in (1, 3, 5):
+        design = np.polynomial.polynomial.polyvander2d(u, v, [degree, degree])
+        keep = np.add.outer(range(degree + 1), range(degree + 1)).ravel() <= degree
+        solved = np.linalg.lstsq(design[:, keep], target[:, good].T, rcond=None)[0]
+        worst = np.abs(design[:, keep] @ solved - target[:, good].T).max()
+        coefficients = np.zeros((2, (degree + 1) ** 2))
+        coefficients[:, keep] = solved.T
+        if worst < (1e-6 if degree == 1 else 1e-3):
+            break
+    else:
+        raise DataError(
+            "the response maps are projected so differently from the counts that positions "
+            f"cannot be matched (off by {worst:.2g} pixels); use one projection for all"
+        )
+    return _PixelMap(coefficients.reshape(2, degree + 1, degree + 1), origin, scale)
+
+
+class PixelIntegrals:
+    """Gaussians of several widths around one centre, integrated over the pixels of one axis.
+
+    Parameters
+    ----------
+    first, stop : int
+        Pixel range.
+    centre : float
+        Pixel coordinate of the centre.
+    sigma : ndarray, shape (W,)
+        Widths in pixels.
+
+    Attributes
+    ----------
+    value : ndarray, shape (W, stop - first)
+    """
+
+    def __init__(self, first: int, stop: int, centre: float, sigma: np.ndarray) -> None:
+        self.sigma = sigma
+        self._u = (np.arange(first, stop + 1) - (0.5 + centre)) / sigma[:, None]
+        cumulative = erf(self._u * math.sqrt(0.5))
+        self.value = 0.5 * (cumulative[:, 1:] - cumulative[:, :-1])
+        self._density: np.ndarray | None = None
+
+    def _edges(self) -> np.ndarray:
+        """Standard normal density at the pixel edges."""
+        if self._density is None:
+            self._density = np.exp(-0.5 * self._u * self._u) * (1.0 / math.sqrt(2.0 * math.pi))
+        return self._density
+
+    def moment(self, order: int) -> np.ndarray:
+        """Differences over each pixel of ``u**order * density(u)``, shape (W, n).
+
+        Order 0 gives minus sigma times the derivative of `value` with respect to the centre,
+        order 1 minus sigma times the one with respect to sigma; orders 0, 1 and 2 give the same
+        of the correlation term, whose factor is order 0.
+        """
+        edges = self._edges()
+        if order:
+            edges = edges * self._u**order
+        return np.asarray(edges[:, 1:] - edges[:, :-1])
