@@ -5,17 +5,18 @@
 `reduce_observations`
     Runs it over observations, stacked into one dataset or one dataset a run.
 
-With ``accuracy="exact"`` the background follows every energy node of its table and the energy
-dispersion is averaged over each true-energy bin; ``"gammapy"`` takes both as Gammapy 2.1 does (one
-power law between the edges of a bin, the bin's centre). Everything else is the same.
+With ``accuracy="exact"`` the background follows every energy node of its table, and area, energy
+dispersion and PSF are averaged over each true-energy bin; ``"gammapy"`` takes them as Gammapy 2.1
+does (one power law between the edges of a bin, the bin's centre). Everything else is the same.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from astropy.nddata import NoOverlapError, overlap_slices
@@ -28,15 +29,18 @@ from .irf.edisp import EDispKernelMap
 from .irf.psf import PSF_WIDTHS, PSFMap
 from .maps import MapAxis, WcsGeom, WcsNDMap, convert_frame, rotation, unit_vectors
 from .models import FoVBackgroundModel, Models
+from .parallel import imap
 from .progress import Progress, part, silent
 
 log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 
+Window = tuple[slice, slice]
+
 ACCURACIES = ("exact", "gammapy")
-# Energies per true-energy bin over which "exact" averages the energy dispersion.
-EDISP_OVERSAMPLING = 10
+# Energies per true-energy bin over which "exact" averages area and energy dispersion.
+SUB_ENERGIES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +115,7 @@ class _Run:
     """What one observation adds, in a window of the map."""
 
     info: RunInfo
-    rows: slice
-    columns: slice
+    window: Window
     counts: FloatArray  # (R, y, x)
     background: FloatArray  # (R, y, x), before its norm
     mask: NDArray[np.bool_]  # (R, y, x)
@@ -132,6 +135,7 @@ def reduce_observations(
     stack: bool = True,
     name: str = "stacked",
     progress: Progress = silent,
+    executor: Executor | None = None,
 ) -> Datasets:
     """Reduce observations to datasets.
 
@@ -143,6 +147,9 @@ def reduce_observations(
         One dataset called ``name``, or one a run called ``obs-OBS_ID``.
     progress : callable
         ``progress(fraction, message)``; may raise `Cancelled`.
+    executor : `~concurrent.futures.Executor` or None
+        Where runs are reduced side by side (`parallel.open_executor`); None for here, one by
+        one. The numbers do not depend on it: runs are always added in their order.
 
     Raises
     ------
@@ -154,19 +161,21 @@ def reduce_observations(
     stacked = _Stack(reduction) if stack else None
     single: list[MapDataset] = []
     skipped = []
-    for index, observation in enumerate(observations):
-        share = part(progress, index / len(observations), (index + 1) / len(observations))
-        log.info("Processing observation %d", observation.obs_id)
-        window = _window(reduction, *observation.pointing)
-        if window is None:
+    if executor is None:
+        reduced = _one_by_one(observations, reduction, stack, progress)
+    else:
+        reduced = imap(partial(_reduce, reduction=reduction, masked=stack), observations, executor)
+    for index, (observation, run) in enumerate(zip(observations, reduced, strict=True)):
+        progress((index + 1) / len(observations), f"Run {observation.obs_id}: done")
+        if run is None:
             log.warning(
                 "Observation %d does not overlap with the map and adds nothing", observation.obs_id
             )
             skipped.append(observation.obs_id)
         elif stacked is not None:
-            stacked.add(_reduce_run(observation, reduction, window, share))
+            stacked.add(run)
         else:
-            single.append(_reduce_single(observation, reduction, window, share))
+            single.append(_single_dataset(run, reduction))
     if len(skipped) == len(observations):
         raise DataError(
             "datasets.geom.wcs.skydir: the map does not overlap with any of the observations "
@@ -176,19 +185,36 @@ def reduce_observations(
     return Datasets(single if stacked is None else [stacked.dataset(name)])
 
 
-Window = tuple[slice, slice]
+def _one_by_one(
+    observations: Sequence[Observation], reduction: Reduction, masked: bool, progress: Progress
+) -> Iterator[_Run | None]:
+    """Reduce runs here, with progress within each."""
+    for index, observation in enumerate(observations):
+        share = part(progress, index / len(observations), (index + 1) / len(observations))
+        yield _reduce(observation, reduction, masked, share)
 
 
-def _reduce_single(
-    observation: Observation, reduction: Reduction, window: Window, progress: Progress
-) -> MapDataset:
-    """A run as a dataset of its own, on its window; its norm is left to a background model."""
+def _reduce(
+    observation: Observation, reduction: Reduction, masked: bool, progress: Progress = silent
+) -> _Run | None:
+    """One run in its window of the map (not ``masked``: its own map); None if it lies off it."""
+    log.info("Processing observation %d", observation.obs_id)
+    progress(0.0, f"Run {observation.obs_id}: reading events")
+    window = _window(reduction, *observation.pointing)
+    if window is None:
+        return None
+    if masked:
+        return _reduce_run(observation, reduction, window, window, progress)
+    whole = (slice(0, window[0].stop - window[0].start), slice(0, window[1].stop - window[1].start))
     own = replace(reduction, geom=reduction.geom.crop(*window))
-    whole = (slice(0, own.geom.shape[0]), slice(0, own.geom.shape[1]))
-    run = _reduce_run(observation, own, whole, progress, masked=False)
-    stack = _Stack(own)
+    return _reduce_run(observation, own, whole, window, progress, masked=False)
+
+
+def _single_dataset(run: _Run, reduction: Reduction) -> MapDataset:
+    """A run as a dataset of its own, on its window; its norm is left to a background model."""
+    stack = _Stack(replace(reduction, geom=reduction.geom.crop(*run.window)))
     stack.add(run, masked=False)
-    dataset = stack.dataset(f"obs-{observation.obs_id}")
+    dataset = stack.dataset(f"obs-{run.info.obs_id}")
     if reduction.fov_background:
         model = FoVBackgroundModel(dataset_name=dataset.name)
         model.parameters["norm"].value = run.norm
@@ -200,15 +226,16 @@ def _reduce_single(
 def _reduce_run(
     observation: Observation,
     reduction: Reduction,
+    inner: Window,
     window: Window,
     progress: Progress,
     masked: bool = True,
 ) -> _Run:
-    """One run's maps in a window; with ``masked`` only where they enter a stack."""
+    """One run's maps in the part ``inner`` of the reduction's map, which lies at ``window`` of the
+    whole one; with ``masked`` only where they enter a stack."""
     label = f"Run {observation.obs_id}"
-    progress(0.0, f"{label}: reading events")
     ra, dec = observation.pointing
-    rows, columns = window
+    rows, columns = inner
     axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
     pointing = unit_vectors(ra, dec)
 
@@ -264,15 +291,12 @@ def _reduce_run(
     node_exposure = observation.aeff.evaluate(axis_true.centers, at_nodes) * livetime
     if not mask.any():
         node_exposure = np.zeros_like(node_exposure)
-    psf = observation.psf.mixture(axis_true.centers, at_nodes)
-    edisp = observation.edisp.kernel(
-        axis_true, axis, at_nodes, oversampling=EDISP_OVERSAMPLING if reduction.exact else 1
-    )
+    energies, edisp = _energy_response(observation, reduction, at_nodes)
+    psf = observation.psf.mixture(energies, at_nodes)
     info = RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, float(norm))
     return _Run(
         info,
-        rows,
-        columns,
+        window,
         counts,
         background,
         mask,
@@ -285,6 +309,39 @@ def _reduce_run(
         edisp,
         observation.gti,
     )
+
+
+def _energy_response(
+    observation: Observation, reduction: Reduction, offsets: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Energies at which to take the PSF (T,), and energy-dispersion kernels (T, R, P).
+
+    Gammapy takes both at the centre of a true-energy bin. Near the threshold area and dispersion
+    rise so steeply within a bin that this costs 0.3 % of the counts; so "exact" averages the
+    product of area and dispersion over the bin for a power law of index 2, relative to the area at
+    the centre (by which the kernel will be multiplied), and takes the PSF at the mean energy of the
+    photons that are found.
+    """
+    axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+    if not reduction.exact:
+        return axis_true.centers, observation.edisp.probabilities(axis_true.centers, axis, offsets)
+    edges = np.log(axis_true.bounds)
+    fraction = np.linspace(0.0, 1.0, SUB_ENERGIES + 1)
+    sub_edges = np.exp(edges[:-1, None] + np.diff(edges)[:, None] * fraction)
+    samples = np.sqrt(sub_edges[:, 1:] * sub_edges[:, :-1])
+    flux = 1.0 / sub_edges[:, :-1] - 1.0 / sub_edges[:, 1:]
+    flux /= flux.sum(axis=1, keepdims=True)
+
+    shape = (*samples.shape, len(offsets))
+    area = observation.aeff.evaluate(samples.ravel(), offsets).reshape(shape)
+    centre = observation.aeff.evaluate(axis_true.centers, offsets)
+    found = observation.edisp.probabilities(samples.ravel(), axis, offsets)
+    photons = found.reshape(*samples.shape, axis.nbin, -1) * (flux[..., None] * area)[:, :, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kernel = np.nan_to_num(photons.sum(axis=1) / centre[:, None], posinf=0.0)
+        weight = photons.sum(axis=(2, 3))
+        mean = np.exp((weight * np.log(samples)).sum(axis=1) / weight.sum(axis=1))
+    return np.where(np.isfinite(mean), mean, axis_true.centers), kernel
 
 
 def _window(reduction: Reduction, ra: float, dec: float) -> Window | None:
@@ -367,7 +424,7 @@ class _Stack:
 
     def add(self, run: _Run, masked: bool = True) -> None:
         """Add a run: its scaled background within its mask, or (not ``masked``) all as it is."""
-        window = (slice(None), run.rows, run.columns)
+        window = (slice(None), *(run.window if masked else (slice(None), slice(None))))
         if masked:
             self.counts[window] += np.where(run.mask, run.counts, 0.0)
             self.background[window] += np.where(run.mask, run.background * run.norm, 0.0)

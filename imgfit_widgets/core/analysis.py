@@ -1,0 +1,298 @@
+"""The whole analysis, from a configuration to a fitted model, as verbs that read top to bottom.
+
+::
+
+    analysis = Analysis(config)
+    analysis.get_observations()
+    analysis.get_datasets()
+    analysis.set_models(models_yaml)
+    analysis.run_fit()
+    print(analysis.fit_result)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from .config import AnalysisConfig
+from .data import DataStore, Observations
+from .dataset import Datasets, MapDataset
+from .errors import DataError, ModelError
+from .fit import Fit, FitResult
+from .makers import Reduction, reduce_observations
+from .maps import MapAxis, WcsGeom
+from .models import FoVBackgroundModel, Models, SkyModel
+from .parallel import open_executor
+from .progress import Progress, part, silent
+
+log = logging.getLogger(__name__)
+
+
+class Analysis:
+    """An analysis of images, driven by a configuration.
+
+    Parameters
+    ----------
+    config : `AnalysisConfig` or dict
+    accuracy : {"exact", "gammapy"}
+        Whether the reduction integrates finely or reproduces Gammapy's approximations.
+    executor : `~concurrent.futures.Executor`, optional
+        Where runs are reduced; by default ``general.n_jobs`` processes, or just here.
+
+    Attributes
+    ----------
+    observations : `Observations` or None
+    datasets : `Datasets` or None
+    fit_result : `FitResult` or None
+    timing : dict
+        Seconds that the reduction (``reduce_s``) and the fit (``fit_s``) took.
+    """
+
+    def __init__(
+        self,
+        config: AnalysisConfig | Mapping[str, Any],
+        accuracy: str = "exact",
+        executor: Executor | None = None,
+    ) -> None:
+        self.config = (
+            config if isinstance(config, AnalysisConfig) else AnalysisConfig.from_dict(config)
+        )
+        self.config.set_logging()
+        self.accuracy = accuracy
+        self.executor = executor
+        self.datastore: DataStore | None = None
+        self.observations: Observations | None = None
+        self.datasets: Datasets | None = None
+        self.fit = Fit()
+        self.fit_result: FitResult | None = None
+        self.timing: dict[str, float] = {}
+
+    @property
+    def models(self) -> Models:
+        """The models on the datasets."""
+        return self._needs_datasets("models").models
+
+    @models.setter
+    def models(self, models: Models | str | Iterable[Any]) -> None:
+        self.set_models(models, extend=False)
+
+    def get_observations(self) -> None:
+        """Find the selected runs in the data store.
+
+        Raises
+        ------
+        ConfigError, DataError
+            For a value that is not supported, a store or run that is not there.
+        """
+        self.config.check()
+        self.config.check_supported()
+        settings = self.config.observations
+        log.info("Fetching observations.")
+        self.datastore = DataStore.from_dir(settings.datastore_path)
+        ids = settings.obs_ids or None
+        self.observations = self.datastore.get_observations(ids, settings.required_irf)
+        log.info("Number of selected observations: %d", len(self.observations))
+
+    def get_datasets(self, progress: Progress = silent) -> None:
+        """Reduce the runs to map datasets.
+
+        Raises
+        ------
+        DataError
+            If no observations are selected or they do not cover the map.
+        """
+        if not self.observations:
+            raise DataError("observations: none selected; call get_observations() first")
+        start = time.perf_counter()
+        log.info("Creating geometry.")
+        reduction = self._reduction()
+        log.info("Creating datasets.")
+        n_jobs = min(self.config.general.n_jobs, len(self.observations))
+        with open_executor(1 if self.executor is not None else n_jobs) as processes:
+            datasets = reduce_observations(
+                self.observations,
+                reduction,
+                stack=self.config.datasets.stack,
+                progress=progress,
+                executor=self.executor or processes,
+            )
+        self.datasets = self._in_fit_range(datasets)
+        self.fit_result = None
+        self.timing["reduce_s"] = time.perf_counter() - start
+
+    def _reduction(self) -> Reduction:
+        settings = self.config.datasets
+        wcs, axes = settings.geom.wcs, settings.geom.axes
+        axis = MapAxis.from_energy_bounds(axes.energy.min, axes.energy.max, axes.energy.nbins)
+        axis_true = MapAxis.from_energy_bounds(
+            axes.energy_true.min, axes.energy_true.max, axes.energy_true.nbins, "energy_true"
+        )
+        geom = WcsGeom.create(
+            (wcs.skydir.lon.to_value("deg"), wcs.skydir.lat.to_value("deg")),
+            (wcs.width.width.to_value("deg"), wcs.width.height.to_value("deg")),
+            wcs.binsize.to_value("deg"),
+            frame=wcs.skydir.frame,
+            axes=[axis],
+        )
+        safe = None
+        if "offset-max" in (settings.safe_mask.methods or ()):
+            value = settings.safe_mask.parameters.get("offset_max", "3 deg")
+            safe = _degrees(value)
+        return Reduction(
+            geom,
+            axis_true,
+            wcs.binsize_irf.to_value("deg"),
+            settings.geom.selection.offset_max.to_value("deg"),
+            safe,
+            settings.background.method == "fov_background",
+            self.accuracy,
+        )
+
+    def _in_fit_range(self, datasets: Datasets) -> Datasets:
+        """Datasets with only the bins of ``fit.fit_range`` to fit."""
+        limits = self.config.fit.fit_range
+        low, high = (None if e is None else e.to_value("TeV") for e in (limits.min, limits.max))
+        return Datasets(dataset.with_fit_range(low, high) for dataset in datasets)
+
+    def set_models(
+        self, models: Models | str | os.PathLike[str] | Iterable[Any], extend: bool = True
+    ) -> None:
+        """Put models on the datasets; each dataset without a background model gets one.
+
+        Parameters
+        ----------
+        models : `Models`, list of models, YAML text or path of a YAML file
+        extend : bool
+            Keep the models that the datasets have already, unless one of the same name comes.
+        """
+        datasets = self._needs_datasets("models")
+        log.info("Reading model.")
+        new = as_models(models)
+        if extend:
+            new.extend(model for model in datasets.models if model.name not in new.names)
+        datasets.models = with_background(new, datasets)
+        log.info("%s", new)
+
+    def run_fit(self, progress: Progress = silent) -> FitResult:
+        """Fit the models to the datasets; values, errors and covariance are set on the models."""
+        datasets = self._needs_datasets("run_fit()")
+        models = datasets.models
+        if not any(isinstance(model, SkyModel) for model in models) and not len(models):
+            raise ModelError("models: none set; call set_models() first")
+        self.datasets = datasets = self._in_fit_range(datasets)
+        log.info("Fitting datasets.")
+        start = time.perf_counter()
+        self.fit_result = self.fit.run(datasets, models, progress=progress)
+        self.timing["fit_s"] = time.perf_counter() - start
+        log.info("%s", self.fit_result)
+        return self.fit_result
+
+    def run(self, models: Any, progress: Progress = silent) -> FitResult:
+        """All of it: observations, datasets, models, fit."""
+        self.get_observations()
+        self.get_datasets(part(progress, 0.0, 0.8))
+        self.set_models(models)
+        return self.run_fit(part(progress, 0.8, 1.0))
+
+    def write(self, outdir: str | os.PathLike[str], overwrite: bool = True) -> list[Path]:
+        """Write what there is: datasets, models with covariance, parameters and fit result.
+
+        Returns
+        -------
+        list of Path
+            The files written.
+        """
+        folder = Path(outdir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be made ({error.strerror})") from error
+        written = list(write_datasets(self._needs_datasets("write()"), folder, overwrite))
+        if len(self.models):
+            self.models.write(folder / "models.yaml", overwrite=overwrite)
+            written.append(folder / "models.yaml")
+            self.models.to_parameters_table().write(
+                folder / "parameters.ecsv", format="ascii.ecsv", overwrite=overwrite
+            )
+            written.append(folder / "parameters.ecsv")
+        if self.fit_result is not None:
+            path = folder / "result.json"
+            path.write_text(json.dumps(self.fit_result.to_dict(), indent=2) + "\n")
+            written.append(path)
+        return written
+
+    def _needs_datasets(self, what: str) -> Datasets:
+        if self.datasets is None:
+            raise DataError(f"{what}: there are no datasets yet; call get_datasets() first")
+        return self.datasets
+
+
+def as_models(models: Models | str | os.PathLike[str] | Iterable[Any]) -> Models:
+    """Models from YAML text, a file or a list; a list's models are taken as they are."""
+    if isinstance(models, Models):
+        return models
+    if isinstance(models, os.PathLike):
+        return Models.read(Path(models))
+    if isinstance(models, str):
+        one_line = "\n" not in models.strip() and ":" not in models.strip()
+        return Models.read(models) if one_line else Models.from_yaml(models)
+    return Models(models)
+
+
+def with_background(models: Models, datasets: Datasets) -> Models:
+    """The models, with a background model (norm 1) for each dataset that has none."""
+    for dataset in datasets:
+        if dataset.background is not None and models.background_model(dataset.name) is None:
+            models.append(FoVBackgroundModel(dataset_name=dataset.name))
+    return models
+
+
+def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> Iterable[Path]:
+    """Write ``dataset-NAME.fits.gz`` for each dataset, and ``datasets.yaml`` that lists them."""
+    lines = ["datasets:"]
+    for dataset in datasets:
+        path = folder / f"dataset-{dataset.name}.fits.gz"
+        dataset.write(path, overwrite=overwrite)
+        lines += [f"-   name: {dataset.name}", "    type: MapDataset", f"    filename: {path.name}"]
+        yield path
+    index = folder / "datasets.yaml"
+    index.write_text("\n".join(lines) + "\n")
+    yield index
+
+
+def read_datasets(path: str | os.PathLike[str]) -> Datasets:
+    """Datasets of a FITS file, or of all files that a ``datasets.yaml`` lists.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or not a dataset.
+    """
+    import yaml
+
+    source = Path(path)
+    if source.suffix.lower() not in (".yaml", ".yml"):
+        return Datasets([MapDataset.read(source)])
+    if not source.exists():
+        raise DataError(f"{source}: no such file")
+    try:
+        content = yaml.safe_load(source.read_text())
+        entries = [(str(entry["name"]), str(entry["filename"])) for entry in content["datasets"]]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{source}: not a list of datasets with name and filename ({error})"
+        ) from error
+    return Datasets(MapDataset.read(source.parent / file, name) for name, file in entries)
+
+
+def _degrees(value: Any) -> float:
+    import astropy.units as u
+
+    return float(u.Quantity(value).to_value("deg"))

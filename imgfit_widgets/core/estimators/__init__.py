@@ -1,0 +1,1 @@
+"""What is estimated from datasets and models: significance and residual maps."""
