@@ -70,14 +70,14 @@ class EventList:
         ICRS degrees.
     energy : ndarray, shape (N,)
         Reconstructed energy, TeV.
-    header : dict
+    header : `~astropy.io.fits.Header`
         Keywords of the HDU.
     """
 
     ra: FloatArray
     dec: FloatArray
     energy: FloatArray
-    header: dict[str, Any]
+    header: fits.Header
 
     @classmethod
     def read(cls, path: Path, hdu_name: str = "EVENTS") -> EventList:
@@ -95,7 +95,7 @@ class EventList:
             columns.append(_column(where, data, name, unit))
         for array in columns:
             array.flags.writeable = False
-        return cls(*columns, header=dict(header))
+        return cls(*columns, header=header)
 
     def __len__(self) -> int:
         return len(self.energy)

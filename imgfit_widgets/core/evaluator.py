@@ -98,6 +98,8 @@ class Evaluator:
         The free parameters.
     x0 : ndarray, shape (n_free,)
         Their values in the models.
+    free_places : ndarray of int, shape (n_free,)
+        Their positions among all parameters.
     """
 
     def __init__(self, datasets: Sequence[DatasetLike], models: Models) -> None:
@@ -107,7 +109,7 @@ class Evaluator:
         self._place = {(p.owner, p.name): i for i, p in enumerate(parameters)}
         self._base = np.array([p.value * p.factor_to_expected for p in parameters])
         free = [i for i, p in enumerate(parameters) if not p.frozen]
-        self._free = np.array(free, dtype=int)
+        self.free_places = np.array(free, dtype=int)
         self._unit = np.array([parameters[i].factor_to_expected for i in free])
         self.names = [(parameters[i].owner, parameters[i].name) for i in free]
         self.x0 = np.array([parameters[i].value for i in free])
@@ -120,7 +122,7 @@ class Evaluator:
     def full(self, x: np.ndarray) -> np.ndarray:
         """All parameters in canonical units, with the free ones at ``x``."""
         p = self._base.copy()
-        p[self._free] = x * self._unit
+        p[self.free_places] = x * self._unit
         return p
 
     def index(self, model: str, parameter: str) -> int | None:
@@ -138,11 +140,14 @@ class Evaluator:
         p = self.full(x)
         gradient = np.zeros(len(p))
         stat = sum(term.evaluate(p, gradient) for term in self.terms)
-        return stat, gradient[self._free] * self._unit
+        return stat, gradient[self.free_places] * self._unit
 
     def npred(self, x: np.ndarray) -> list[np.ndarray]:
         """Predicted counts of each dataset, background included, shape (band, y, x)."""
-        p = self.full(x)
+        return self.npred_full(self.full(x))
+
+    def npred_full(self, p: np.ndarray) -> list[np.ndarray]:
+        """`npred` for all parameters in canonical units."""
         found = []
         for term in self.terms:
             image = term.predicted_background(p)
@@ -285,6 +290,8 @@ class Source:
         self._energies = edges[:-1], edges[1:]
         self._flux_key: tuple[float, ...] | None = None
         self._flux = self._flux_slopes = np.empty(0)
+        self._place_key = (np.nan, np.nan)
+        self._place = (np.nan, np.nan, np.empty((2, 2)))
         # The rectangle: pixels [y0, y1) x [x0, x1), the widths used there, and where the source
         # has to stay for it to hold.
         self.box = (0, 0, 0, 0)
@@ -296,7 +303,10 @@ class Source:
     # --- position
     def position(self, p: np.ndarray) -> tuple[float, float, np.ndarray]:
         """Pixel coordinates and their derivatives by (lon, lat)."""
-        return self._pixel.at(float(p[self._lon]), float(p[self._lat]))
+        key = float(p[self._lon]), float(p[self._lat])
+        if key != self._place_key:
+            self._place_key, self._place = key, self._pixel.at(*key)
+        return self._place
 
     def on_map(self, p: np.ndarray) -> bool:
         """Whether the position falls onto a pixel."""
@@ -508,7 +518,7 @@ class SourceState:
             rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
             rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
             by_xy += by_rho * rho_slopes
-        by_xy += np.tensordot(self.unit_slopes, by_unit, axes=2)
+        by_xy += self.unit_slopes.reshape(2, -1) @ by_unit.ravel()
         by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ (self.size / self.sigma))
         return by_unit, by_xy, by_size
 
@@ -527,13 +537,11 @@ class Region:
         for member in members:
             a, b, c, d = term.sources[member].box
             self.slices.append((slice(None), slice(a - y0, b - y0), slice(c - x0, d - x0)))
-        self.sums = _Sums.of(
-            self.poisson.n, self.background, self.poisson.weight
-        )
+        self.sums = BandSums.of(self.poisson.n, self.background, self.poisson.weight)
 
 
 @dataclass
-class _Sums:
+class BandSums:
     """What the statistic of a scaled background needs to know of some pixels, by band.
 
     ``counts`` and ``log`` leave out pixels without background, whose statistic is ``fixed``.
@@ -545,7 +553,7 @@ class _Sums:
     fixed: np.ndarray
 
     @classmethod
-    def of(cls, n: np.ndarray, background: np.ndarray, weight: np.ndarray | None) -> _Sums:
+    def of(cls, n: np.ndarray, background: np.ndarray, weight: np.ndarray | None) -> BandSums:
         if background.size and background.min() > TRUNCATION:
             filled, log = n, np.log(background)
             fixed = np.zeros(len(n))
@@ -562,8 +570,8 @@ class _Sums:
             fixed,
         )
 
-    def minus(self, other: _Sums) -> _Sums:
-        return _Sums(
+    def minus(self, other: BandSums) -> BandSums:
+        return BandSums(
             self.background - other.background,
             self.counts - other.counts,
             self.log - other.log,
@@ -623,8 +631,8 @@ class DatasetTerm:
         self.sources = [Source(m, dataset, response, place, free) for m in wanted if response]
         self._ones = np.ones(self.shape[0])
         weight = None if self.mask is None else self.mask
-        self._totals = _Sums.of(self.counts, self.background, weight)
-        self.outside = self._totals
+        self.totals = BandSums.of(self.counts, self.background, weight)
+        self.outside = self.totals
         self.regions: list[Region] | None = None
 
     def factor(self, p: np.ndarray) -> np.ndarray:
@@ -655,7 +663,7 @@ class DatasetTerm:
                         break
             groups.append((box, members))
         self.regions = [Region(self, box, sorted(members)) for box, members in groups]
-        self.outside = self._totals
+        self.outside = self.totals
         for region in self.regions:
             self.outside = self.outside.minus(region.sums)
 

@@ -27,7 +27,7 @@ from .dataset import Datasets, MapDataset
 from .errors import DataError
 from .irf.edisp import EDispKernelMap
 from .irf.psf import PSF_WIDTHS, PSFMap
-from .maps import MapAxis, WcsGeom, WcsNDMap, convert_frame, rotation, unit_vectors
+from .maps import MapAxis, WcsGeom, WcsNDMap, convert_frame, unit_vectors
 from .models import FoVBackgroundModel, Models
 from .parallel import imap
 from .progress import Progress, part, silent
@@ -90,24 +90,16 @@ class Reduction:
         """Coarse image geometry of the responses."""
         return self.geom.to_image().to_binsz(self.binsz_irf)
 
-    @cached_property
+    @property
     def vectors(self) -> FloatArray:
         """ICRS unit vectors of the pixel centres, shape (3, ny, nx); NaN beyond the projection."""
-        return self._vectors(self.geom)
+        return self.geom.icrs_vectors
 
-    @cached_property
+    @property
     def vectors_irf(self) -> FloatArray:
         """The same for the coarse geometry."""
-        return self._vectors(self.geom_irf)
+        return self.geom_irf.icrs_vectors
 
-    @cached_property
-    def solid_angle(self) -> FloatArray:
-        return self.geom.to_image().solid_angle()
-
-    @staticmethod
-    def _vectors(geom: WcsGeom) -> FloatArray:
-        vectors = unit_vectors(*geom.pixel_lonlat)
-        return np.tensordot(rotation(geom.frame, "icrs"), vectors, axes=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +116,7 @@ class _Run:
     norm_error: float
     nodes: NDArray[np.intp]  # flat indices into the coarse geometry
     node_exposure: FloatArray  # (T, N)
-    psf: FloatArray  # (T, W, N)
+    psf: FloatArray  # (T, N, W)
     edisp: FloatArray  # (T, R, N)
     gti: GTI
 
@@ -252,7 +244,7 @@ def _reduce_run(
     progress(0.3, f"{label}: background")
     lon, lat = _field_of_view(vectors[:, used], ra, dec)
     rate = observation.bkg.integrate(axis, lon, lat, power_law_bins=not reduction.exact)
-    solid_angle = reduction.solid_angle[rows, columns].ravel()[used]
+    solid_angle = reduction.geom.solid_angle()[rows, columns].ravel()[used]
     background = np.zeros((axis.nbin, offset.size))
     background[:, used] = rate * (observation.ontime * solid_angle)
     # Where the table knows no background the run cannot be used (it is not 0 in truth).
@@ -417,7 +409,7 @@ class _Stack:
         self.mask = np.zeros((n_bands, *shape), dtype=bool)
         self.exposure = np.zeros((n_true, *shape))
         self.node_exposure = np.zeros((n_true, n_nodes))
-        self.psf = np.zeros((n_true, len(PSF_WIDTHS), n_nodes))
+        self.psf = np.zeros((n_true, n_nodes, len(PSF_WIDTHS)))
         self.edisp = np.zeros((n_true, n_bands, n_nodes))
         self.runs: list[RunInfo] = []
         self.gtis: list[GTI] = []
@@ -434,7 +426,7 @@ class _Stack:
         self.mask[window] |= run.mask
         self.exposure[window] += run.exposure
         self.node_exposure[:, run.nodes] += run.node_exposure
-        self.psf[:, :, run.nodes] += run.psf * run.node_exposure[:, None, :]
+        self.psf[:, run.nodes] += run.psf * run.node_exposure[:, :, None]
         self.edisp[:, :, run.nodes] += run.edisp * run.node_exposure[:, None, :]
         self.runs.append(run.info)
         self.gtis.append(run.gti)
@@ -449,8 +441,9 @@ class _Stack:
                 "exposure"
             )
         with np.errstate(invalid="ignore", divide="ignore"):
-            psf = np.nan_to_num(self.psf / self.node_exposure[:, None, :])
+            psf = np.nan_to_num(self.psf / self.node_exposure[:, :, None])
             edisp = np.nan_to_num(self.edisp / self.node_exposure[:, None, :])
+        psf = np.ascontiguousarray(psf.transpose(0, 2, 1))
         node_exposure = self.node_exposure.reshape(-1, *geom_irf.shape)
         return MapDataset(
             name=name,

@@ -49,11 +49,11 @@ def unit_vectors(lon: ArrayLike, lat: ArrayLike) -> FloatArray:
     """Unit vectors, shape (3, ...), of longitudes and latitudes in degrees."""
     lon_rad, lat_rad = np.radians(lon), np.radians(lat)
     cos_lat = np.cos(lat_rad)
-    return np.stack(
-        np.broadcast_arrays(
-            cos_lat * np.cos(lon_rad), cos_lat * np.sin(lon_rad), np.sin(lat_rad)
-        )
-    )
+    vectors = np.empty((3, *np.broadcast_shapes(lon_rad.shape, lat_rad.shape)))
+    np.multiply(cos_lat, np.cos(lon_rad), out=vectors[0, ...])
+    np.multiply(cos_lat, np.sin(lon_rad), out=vectors[1, ...])
+    np.sin(np.broadcast_to(lat_rad, vectors.shape[1:]), out=vectors[2, ...])
+    return vectors
 
 
 def rotation(frame_in: str, frame_out: str) -> FloatArray:
@@ -371,17 +371,31 @@ class WcsGeom:
         y, x = np.mgrid[: self.shape[0], : self.shape[1]]
         return self.pix_to_lonlat(x, y)
 
+    @cached_property
+    def _vectors(self) -> FloatArray:
+        """Unit vectors of the pixel centres and of a border of one pixel, (3, ny + 2, nx + 2)."""
+        y, x = np.mgrid[-1 : self.shape[0] + 1, -1 : self.shape[1] + 1]
+        return unit_vectors(*self.pix_to_lonlat(x, y))
+
+    @cached_property
+    def icrs_vectors(self) -> FloatArray:
+        """ICRS unit vectors of the pixel centres, (3, ny, nx); NaN beyond the projection."""
+        own = self._vectors[:, 1:-1, 1:-1]
+        turned = np.tensordot(rotation(self.frame, "icrs"), own, axes=1)
+        turned.flags.writeable = False
+        return turned
+
     def solid_angle(self) -> FloatArray:
         """Solid angle of every pixel in sr, shape (ny, nx).
 
-        The product of the pixel's sides at its centre, corrected for their angle.
+        The parallelogram of the central differences along x and y; exact to the square of the
+        pixel size in radians.
         """
-        nx, ny = self.npix
-        x, y = np.arange(nx), np.arange(ny)
-        east = unit_vectors(*self.pix_to_lonlat(*np.meshgrid(np.arange(nx + 1) - 0.5, y)))
-        north = unit_vectors(*self.pix_to_lonlat(*np.meshgrid(x, np.arange(ny + 1) - 0.5)))
-        side_x, side_y = np.diff(east, axis=2), np.diff(north, axis=1)
-        return np.asarray(np.linalg.norm(np.cross(side_x, side_y, axis=0), axis=0))
+        v = self._vectors
+        ax, ay, az = 0.5 * (v[:, 1:-1, 2:] - v[:, 1:-1, :-2])
+        bx, by, bz = 0.5 * (v[:, 2:, 1:-1] - v[:, :-2, 1:-1])
+        cross = (ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2
+        return np.asarray(np.sqrt(cross))
 
     def to_image(self) -> WcsGeom:
         return replace(self, axes=Axes())

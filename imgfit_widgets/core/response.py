@@ -50,7 +50,8 @@ class PixelPosition:
         self._pixel = np.linalg.inv(scale)
         self._zero = np.asarray(geom.wcs.wcs.crpix, dtype=float) - 1.0
         nx, ny = geom.npix
-        x, y = (v.ravel() for v in np.meshgrid(np.linspace(0, nx - 1, 5), np.linspace(0, ny - 1, 5)))
+        grids = np.meshgrid(np.linspace(0, nx - 1, 5), np.linspace(0, ny - 1, 5))
+        x, y = (v.ravel() for v in grids)
         lon, lat = geom.pix_to_lonlat(x, y)
         good = np.isfinite(lon) & np.isfinite(lat)
         sky = unit_vectors(lon[good], lat[good])
@@ -207,8 +208,12 @@ class SmoothGrid:
         self._gather(math.floor(x), math.floor(y))
         return self._nodes.reshape(16, *self.lead)
 
-    def at(self, x: float, y: float) -> np.ndarray:
-        """Value, derivative along x and along y: shape (3, ...)."""
+    def at(self, x: float, y: float, jacobian: np.ndarray) -> np.ndarray:
+        """Value and derivatives: shape (3, ...).
+
+        Derivatives are those by the columns of ``jacobian``, shape (2, 2), whose rows are the
+        derivatives of x and y.
+        """
         i, j = math.floor(x), math.floor(y)
         self._gather(i, j)
         if self._valid.all():
@@ -224,6 +229,7 @@ class SmoothGrid:
                 [q * p for q in dy for p in wx],
             ]
         )
+        basis[1:] = jacobian.T @ basis[1:]
         values = basis @ self._nodes
         if not self._valid.all():
             share, *slopes = basis @ self._valid
@@ -244,7 +250,9 @@ class SmoothGrid:
             rows = np.clip(np.arange(j - 1, j + 3), 0, ny - 1)
             columns = np.clip(np.arange(i - 1, i + 3), 0, nx - 1)
             patch = self.data[..., rows[:, None], columns]
-        nodes = np.nan_to_num(np.array(patch, dtype=float)).reshape(-1, 16)
+        nodes = np.array(patch, dtype=float).reshape(-1, 16)
+        if not np.isfinite(nodes.sum()):
+            nodes = np.where(np.isfinite(nodes), nodes, 0.0)
         self._nodes = np.ascontiguousarray(nodes.T)
         self._valid = nodes.any(axis=0)
         self._cell = (i, j)
@@ -303,14 +311,11 @@ class Response:
 
     def at(self, x: float, y: float) -> LocalResponse:
         """The response at a position in pixels of the counts map."""
-        parts = []
-        for grid, pixel_map in zip(self._grids, self._maps, strict=True):
-            value = grid.at(*pixel_map.position(x, y))
-            # Slopes are per pixel of that map: turned into those per pixel of the counts map.
-            value[1:] = np.tensordot(pixel_map.jacobian(x, y).T, value[1:], axes=1)
-            parts.append(value)
-        parts[0] *= 1e4  # m2 s to cm2 s
-        return LocalResponse(*parts)
+        exposure, edisp, weights = (
+            grid.at(*pixel_map.position(x, y), pixel_map.jacobian(x, y))
+            for grid, pixel_map in zip(self._grids, self._maps, strict=True)
+        )
+        return LocalResponse(exposure * 1e4, edisp, weights)  # m2 s to cm2 s
 
     def weight_nodes(self, x: float, y: float) -> np.ndarray:
         """PSF weights of the nodes around a position, shape (16, T, W)."""
@@ -349,7 +354,7 @@ class _PixelMap:
 
 
 def _pixel_map(geom: WcsGeom, other: WcsGeom) -> _PixelMap:
-    """The pixels of ``other`` in terms of those of ``geom``: affine if the projection is the same."""
+    """The pixels of ``other`` in terms of those of ``geom``: affine if projected alike."""
     nx, ny = geom.npix
     grids = np.meshgrid(np.linspace(-0.5, nx - 0.5, 9), np.linspace(-0.5, ny - 0.5, 9))
     x, y = (v.ravel() for v in grids)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from ..errors import DataError
 
@@ -28,16 +29,16 @@ def disk_sum(image: FloatArray, radius: float) -> FloatArray:
     """
     reach = int(np.floor(radius + 1e-9))
     ny, nx = image.shape
-    running = np.zeros((ny, nx + 1))
-    np.cumsum(image, axis=1, out=running[:, 1:])
-    columns = np.arange(nx)
+    running = np.zeros((ny, nx + 2 * reach + 1))
+    np.cumsum(image, axis=1, out=running[:, reach + 1 : reach + 1 + nx])
+    running[:, reach + 1 + nx :] = running[:, reach + nx : reach + nx + 1]
     total = np.zeros((ny, nx))
     for dy in range(-reach, reach + 1):
         half = int(np.floor(np.sqrt(max(radius**2 - dy**2, 0.0)) + 1e-9))
-        target = slice(max(0, -dy), min(ny, ny - dy))
-        source = slice(max(0, dy), min(ny, ny + dy))
-        right, left = np.minimum(columns + half + 1, nx), np.maximum(columns - half, 0)
-        total[target] += running[source][:, right] - running[source][:, left]
+        rows = running[max(0, dy) : min(ny, ny + dy)]
+        inside = total[max(0, -dy) : min(ny, ny - dy)]
+        inside += rows[:, reach + half + 1 : reach + half + 1 + nx]
+        inside -= rows[:, reach - half : reach - half + nx]
     return total
 
 
@@ -48,9 +49,8 @@ def sqrt_ts(counts: FloatArray, expected: FloatArray) -> FloatArray:
     at its best value. NaN where nothing is expected.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        log_ratio = np.where(counts > 0, counts * np.log(counts / expected), 0.0)
-        ts = 2.0 * (log_ratio - counts + expected)
-        value = np.sign(counts - expected) * np.sqrt(np.maximum(ts, 0.0))
+        ts = 2.0 * (xlogy(counts, counts / expected) - counts + expected)
+        value = np.copysign(np.sqrt(np.maximum(ts, 0.0)), counts - expected)
     return np.where(expected > 0, value, np.nan)
 
 

@@ -43,71 +43,56 @@ class EnergyDispersion2D:
     offset: IrfAxis
     data: NDArray[np.floating]
 
-    def kernel(
-        self,
-        energy_true: MapAxis,
-        energy: MapAxis,
-        offsets: ArrayLike,
-        oversampling: int = 1,
-        index: float = 2.0,
-    ) -> FloatArray:
-        """Probabilities of reconstructed bins.
+    def probabilities(self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike) -> FloatArray:
+        """Probability that a photon is found in each reconstructed bin.
+
+        The density is accumulated over the table's migra axis and normalised to 1.
 
         Parameters
         ----------
-        energy_true, energy : `MapAxis`
+        energies : array_like, shape (S,)
+            True energies, TeV.
+        energy : `MapAxis`
+            Reconstructed energy, R bins.
         offsets : array_like, shape (P,)
             Degrees.
-        oversampling : int
-            Energies per true-energy bin at which the density is taken; with 1 its centre,
-            with more the mean over the bin for a power law of ``index``.
 
         Returns
         -------
-        ndarray, shape (T, R, P)
+        ndarray, shape (S, R, P)
         """
-        cumulative, norm = self._cumulative(energy_true, energy, oversampling, index)
-        at = self.offset.weights(offsets).T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            kernel = np.diff(cumulative @ at, axis=1) / (norm @ at)[:, None, :]
-        kernel = np.clip(np.nan_to_num(kernel, posinf=0.0, neginf=0.0), 0.0, 1.0)
-        kernel[kernel < THRESHOLD] = 0.0
-        return np.asarray(kernel)
-
-    def _cumulative(
-        self, energy_true: MapAxis, energy: MapAxis, oversampling: int, index: float
-    ) -> tuple[FloatArray, FloatArray]:
-        """Cumulative density at the reconstructed edges (T, R + 1, offset) and in all (T, offset)."""
-        edges = np.log(energy_true.bounds)
-        fraction = (np.arange(oversampling) + 0.5) / oversampling
-        samples = np.exp(edges[:-1, None] + np.diff(edges)[:, None] * fraction)  # (T, S)
-        share = samples ** (1.0 - index)
-        share = share / share.sum(axis=1, keepdims=True)
-
-        node, part, inside = self.energy.locate(samples.ravel())
+        samples = np.asarray(energies, dtype=float)
+        node, part, inside = self.energy.locate(samples)
         upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
-        width = np.diff(self.migra.bounds) if len(self.migra.bounds) > len(
-            self.migra.nodes
-        ) else np.gradient(self.migra.nodes)
-        density = self.data[node] * (1.0 - part)[:, None, None]
-        density += self.data[upper] * part[:, None, None]
-        density *= (inside[:, None] * width)[:, :, None]
+        bounds = self._migra_bounds
+        density = self.data[node] * np.where(inside, 1.0 - part, 0.0)[:, None, None]
+        density += self.data[upper] * np.where(inside, part, 0.0)[:, None, None]
+        density *= np.diff(bounds)[:, None]
         running = np.zeros((density.shape[0], density.shape[1] + 1, density.shape[2]))
         np.cumsum(density, axis=1, out=running[:, 1:])
 
-        bounds = self.migra.bounds
-        if len(bounds) == len(self.migra.nodes):
-            bounds = np.append(bounds - 0.5 * width, bounds[-1] + 0.5 * width[-1])
-        migra = energy.bounds / samples.reshape(-1, 1)  # (T * S, R + 1)
+        migra = energy.bounds / samples[:, None]  # (S, R + 1)
         low = np.clip(np.searchsorted(bounds, migra, side="right") - 1, 0, len(bounds) - 2)
-        part = np.clip((migra - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
-        rows = np.arange(len(migra))[:, None]
-        at_edges = running[rows, low] * (1.0 - part)[..., None] + running[rows, low + 1] * part[..., None]
+        fraction = np.clip((migra - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
+        rows = np.arange(len(samples))[:, None]
+        below, above = running[rows, low], running[rows, low + 1]
+        cumulative = below + (above - below) * fraction[..., None]
 
-        shape = (*samples.shape, len(energy.bounds), -1)
-        mean = np.einsum("ts,tsro->tro", share, at_edges.reshape(shape))
-        norm = np.einsum("ts,tso->to", share, running[:, -1].reshape(*samples.shape, -1))
-        return mean, norm
+        at = self.offset.weights(offsets).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = (np.diff(cumulative, axis=1) @ at) / (running[:, -1] @ at)[:, None, :]
+        found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
+        found[found < THRESHOLD] = 0.0
+        return np.asarray(found)
+
+    @property
+    def _migra_bounds(self) -> FloatArray:
+        """Edges of the migra bins; between nodes where the table gives nodes."""
+        bounds, nodes = self.migra.bounds, self.migra.nodes
+        if len(bounds) > len(nodes):
+            return bounds
+        middle = 0.5 * (nodes[1:] + nodes[:-1])
+        return np.concatenate([[nodes[0]], middle, [nodes[-1]]])
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ be trusted with it. To add a format, append its reader to `READERS`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,12 +163,17 @@ def open_fits(path: Path) -> fits.HDUList:
 
 
 def find_hdu(hdus: fits.HDUList, path: Path, name: str) -> Any:
-    """An HDU by its name, whatever its case."""
+    """An HDU by its name, whatever its case; reads no further than it."""
+    seen = []
     try:
-        return hdus[name]
+        for index in itertools.count():
+            hdu = hdus[index]
+            if hdu.name.upper() == name.strip().upper():
+                return hdu
+            seen.append(hdu.name or "PRIMARY")
     except FITS_ERRORS as error:
-        names = ", ".join(hdu.name or "PRIMARY" for hdu in hdus)
-        raise DataError(f"{path}: no HDU {name!r}; there are {names}") from error
+        raise DataError(f"{path}: no HDU {name!r}; there are {', '.join(seen)}") from error
+    raise AssertionError("unreachable")
 
 
 def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:

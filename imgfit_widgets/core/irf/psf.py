@@ -153,21 +153,20 @@ class MultiGaussPSF:
             object.__setattr__(self, name, array)
 
     def mixture(self, energies: ArrayLike, offsets: ArrayLike) -> FloatArray:
-        """Weights at true energies (T,) in TeV and offsets (P,) in degrees: (T, W, P).
+        """Weights at true energies (T,) in TeV and offsets (P,) in degrees: (T, P, W).
 
         As the field does, the parameters are interpolated linearly, then normalised.
         """
         at_energy, at_offset = self.energy.weights(energies), self.offset.weights(offsets).T
         shape = (at_energy.shape[0], at_offset.shape[1])
-        total = np.zeros((shape[0], len(PSF_WIDTHS), shape[1]))
+        total = np.zeros((*shape, len(PSF_WIDTHS)))
         for amplitude, sigma in zip(self.amplitude, self.sigma, strict=True):
             height = at_energy @ amplitude @ at_offset
             width = at_energy @ sigma @ at_offset
             content = np.maximum(height, 0.0) * width**2
             if np.any(content > 0):
-                parts = spread(width.ravel()) * content.reshape(-1, 1)
-                total += parts.reshape(*shape, -1).transpose(0, 2, 1)
-        norm = total.sum(axis=1, keepdims=True)
+                total += spread(width.ravel()).reshape(*shape, -1) * content[..., None]
+        norm = total.sum(axis=2, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.nan_to_num(total / norm)
 
