@@ -1,0 +1,294 @@
+"""Linear parameters re-solved at fixed shapes: fast enough to follow a hand.
+
+`LinearSolver` finds source amplitudes and background norms, in which the statistic is convex, for
+given positions and sizes. The fit starts with it and takes a source's test statistic from it.
+`LiveLikelihood` answers "what if the source were here?" while it is dragged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import ModelError
+from .evaluator import BandSums, DatasetLike, DatasetTerm, Evaluator, Region
+from .models import Models
+
+__all__ = ["LinearSolver", "LiveLikelihood", "LiveState"]
+
+_MAX_STEPS = 40
+_ENOUGH = 1e-9
+"""Expected further gain in the statistic at which Newton's steps end."""
+
+
+@dataclass
+class _Columns:
+    """What each linear parameter at 1 puts into a region, and what does not vary."""
+
+    region: Region
+    fixed: np.ndarray
+    images: dict[int, np.ndarray]
+
+
+@dataclass
+class _Part:
+    """A dataset's pixels that sources reach, and the sums over those where there are none."""
+
+    term: DatasetTerm
+    outside: BandSums
+    shape: np.ndarray
+    columns: list[_Columns]
+
+
+@dataclass
+class LinearFit:
+    """Values and curvature of the linear parameters.
+
+    ``places`` are their positions among all parameters; ``hessian`` is that of the statistic, in
+    canonical units.
+    """
+
+    places: list[int]
+    values: np.ndarray
+    stat: float
+    hessian: np.ndarray
+
+    def scale(self, place: int) -> float:
+        """Error of one parameter when the others are held, 0 if the data say nothing of it."""
+        if place not in self.places:
+            return 0.0
+        i = self.places.index(place)
+        curvature = float(self.hessian[i, i])
+        return float(np.sqrt(2.0 / curvature)) if curvature > 0 else 0.0
+
+
+class LinearSolver:
+    """Newton's method for amplitudes and norms, over the pixels that sources reach.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        ev = evaluator
+        candidates = {s.linear for term in ev.terms for s in term.sources}
+        candidates |= {term.norm.norm for term in ev.terms if term.norm}
+        self._free = [int(i) for i in ev.free_places if int(i) in candidates]
+        limits = {int(i): q for i, q in zip(ev.free_places, ev.free_parameters, strict=True)}
+        self._limits = {
+            i: (
+                np.nan_to_num(limits[i].min * limits[i].factor_to_expected, nan=-np.inf),
+                np.nan_to_num(limits[i].max * limits[i].factor_to_expected, nan=np.inf),
+            )
+            for i in self._free
+        }
+
+    def solve(self, p: np.ndarray, without: Collection[str] = ()) -> LinearFit:
+        """Solve for the free linear parameters.
+
+        Parameters
+        ----------
+        p : ndarray
+            All parameters in canonical units (`Evaluator.full`).
+        without : collection of str
+            Sources that are taken out.
+        """
+        gone = {
+            s.linear for term in self.evaluator.terms for s in term.sources
+            if s.model.name in without
+        }
+        places = [i for i in self._free if i not in gone]
+        parts = [self._part(term, p, set(places), gone) for term in self.evaluator.terms]
+        values = np.array([p[i] for i in places])
+        # A negative start would begin where the statistic is bent.
+        values = np.clip(np.maximum(values, 0.0), *self._bounds(places))
+        stat, slope, hessian = self._derivatives(parts, p, places, values)
+        for _ in range(_MAX_STEPS):
+            step = -_solve_scaled(hessian, slope)
+            gain = -0.5 * float(slope @ step)
+            if not np.isfinite(gain) or gain < _ENOUGH:
+                break
+            size = 1.0
+            while size > 1e-6:
+                tried = np.clip(values + size * step, *self._bounds(places))
+                found = self._derivatives(parts, p, places, tried)
+                if found[0] <= stat + 1e-10 * abs(stat) * 1e-3:
+                    break
+                size *= 0.4
+            else:
+                break
+            moved = np.abs(tried - values).max(initial=0.0)
+            values, (stat, slope, hessian) = tried, found
+            if not moved > 0:
+                break
+        return LinearFit(places, values, stat, hessian)
+
+    def _bounds(self, places: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        limits = np.array([self._limits[i] for i in places]).reshape(-1, 2)
+        return limits[:, 0], limits[:, 1]
+
+    def _part(self, term: DatasetTerm, p: np.ndarray, free: set[int], gone: set[int]) -> _Part:
+        shape = np.ones(term.shape[0]) if term.norm is None else term.norm.shape(p)
+        if all(source.linear in gone for source in term.sources):
+            return _Part(term, term.totals, shape, [])
+        found = []
+        for region in term.settle(p):
+            background = region.background * shape[:, None, None]
+            images: dict[int, np.ndarray] = {}
+            if term.norm is not None and term.norm.norm in free:
+                images[term.norm.norm] = background
+                fixed = np.zeros_like(background)
+            else:
+                fixed = background * (1.0 if term.norm is None else p[term.norm.norm])
+            for member, cut in zip(region.members, region.slices, strict=True):
+                source = term.sources[member]
+                if source.linear in gone:
+                    continue
+                template = source.state(p, slopes=False).template()
+                if source.linear in free:
+                    image = images.setdefault(source.linear, np.zeros_like(background))
+                    image[cut] += template
+                else:
+                    fixed[cut] += template * p[source.linear]
+            found.append(_Columns(region, fixed, images))
+        return _Part(term, term.outside, shape, found)
+
+    def _derivatives(
+        self,
+        parts: list[_Part],
+        p: np.ndarray,
+        places: list[int],
+        values: np.ndarray,
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        at = {place: i for i, place in enumerate(places)}
+        stat, slope = 0.0, np.zeros(len(places))
+        hessian = np.zeros((len(places), len(places)))
+        for one in parts:
+            term, shape = one.term, one.shape
+            norm = at.get(term.norm.norm) if term.norm is not None else None
+            factor = shape
+            if term.norm is not None:
+                factor = shape * (p[term.norm.norm] if norm is None else values[norm])
+            part, by_factor = one.outside.stat_and_slope(factor)
+            stat += part
+            if norm is not None:
+                slope[norm] += by_factor @ shape
+                hessian[norm, norm] += one.outside.curvature(factor) @ shape**2
+            for column in one.columns:
+                here = [at[place] for place in column.images]
+                stack = [image.ravel() for image in column.images.values()]
+                images = np.array(stack).reshape(len(here), column.fixed.size)
+                mu = column.fixed + (values[here] @ images).reshape(column.fixed.shape)
+                part, by_pixel = column.region.poisson.sum_and_slope(mu)
+                stat += part
+                slope[here] += images @ by_pixel.ravel()
+                curvature = column.region.poisson.curvature(mu).ravel()
+                hessian[np.ix_(here, here)] += (images * curvature) @ images.T
+        return stat, slope, hessian
+
+
+def _solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Solve a symmetric system whose unknowns differ by many orders; those without weight stay."""
+    diagonal = np.diag(matrix)
+    solution = np.zeros(len(vector))
+    known = np.flatnonzero(diagonal > 0)
+    if len(known):
+        scale = np.sqrt(diagonal[known])
+        scaled = matrix[np.ix_(known, known)] / np.outer(scale, scale)
+        scaled = scaled + 1e-12 * np.eye(len(known))
+        solution[known] = np.linalg.solve(scaled, vector[known] / scale) / scale
+    return solution
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """The likelihood at some position, with amplitudes and norms re-solved.
+
+    Attributes
+    ----------
+    values : dict
+        (model, parameter) to value, in the parameter's unit: what was moved and what followed.
+    stat : float
+        Cash statistic.
+    delta_ts : float
+        What the source is worth: the statistic without it, re-solved, minus `stat`. All sources
+        together if none was named.
+    npred : tuple of ndarray
+        Predicted counts of each dataset, shape (band, y, x), read-only.
+    flux : dict
+        Source name to its flux (cm-2 s-1) over the reconstructed energies of the first dataset.
+    """
+
+    values: dict[tuple[str, str], float]
+    stat: float
+    delta_ts: float
+    npred: tuple[np.ndarray, ...] = field(repr=False)
+    flux: dict[str, float]
+
+
+class LiveLikelihood:
+    """The likelihood of datasets while a source is moved by hand.
+
+    Parameters
+    ----------
+    datasets : sequence of DatasetLike
+    models : Models
+        Read now. Frozen amplitudes and norms stay as they are; positions and sizes follow `update`
+        whether frozen or not.
+    """
+
+    def __init__(self, datasets: Sequence[DatasetLike], models: Models) -> None:
+        self._evaluator = Evaluator(datasets, models)
+        self._solver = LinearSolver(self._evaluator)
+        self._p = self._evaluator.full(self._evaluator.x0)
+        self._parameters = list(models.parameters)
+        self._place = {(q.owner, q.name): i for i, q in enumerate(self._parameters)}
+        edges = datasets[0].energy_axis.edges.to_value("TeV")
+        self._band = np.array([edges[0]]), np.array([edges[-1]])
+
+    def update(self, name: str | None = None, resolve: bool = True, **values: float) -> LiveState:
+        """Move a source and re-solve what is linear.
+
+        Parameters
+        ----------
+        name : str, optional
+            The source that is moved, and whose worth is wanted.
+        resolve : bool
+            Whether amplitudes and norms are re-solved; if not, all values are taken as they are.
+        **values : float
+            New values of the source's parameters (``lon_0=..., lat_0=..., sigma=...``), each in
+            its parameter's unit.
+        """
+        changed: dict[tuple[str, str], float] = {}
+        for key, value in values.items():
+            if (name, key) not in self._place:
+                raise ModelError(f"{name}.{key}: no such parameter")
+            place = self._place[(str(name), key)]
+            self._p[place] = float(value) * self._parameters[place].factor_to_expected
+            changed[(str(name), key)] = float(value)
+        p, ev = self._p, self._evaluator
+        if resolve:
+            solved = self._solver.solve(p)
+            stat = solved.stat
+            for place, value in zip(solved.places, solved.values, strict=True):
+                p[place] = value
+                q = self._parameters[place]
+                changed[(q.owner, q.name)] = float(value / q.factor_to_expected)
+        else:
+            stat = sum(term.evaluate(p, None) for term in ev.terms)
+        every = [m.name for m in ev.models.sky_models]
+        without = every if name is None else [name]
+        delta = self._solver.solve(p, without).stat - stat if every else 0.0
+        images = ev.npred_full(p)
+        for image in images:
+            image.flags.writeable = False
+        flux = {}
+        for model in ev.models.sky_models:
+            spectral = model.spectral_model
+            spectrum = np.array([p[self._place[(model.name, q.name)]] for q in spectral.parameters])
+            flux[model.name] = float(spectral.integral_values(spectrum, *self._band)[0][0])
+        return LiveState(changed, float(stat), float(delta), tuple(images), flux)
