@@ -216,16 +216,7 @@ class Analysis:
             raise DataError(f"{folder}: cannot be made ({error.strerror})") from error
         written = list(write_datasets(self._needs_datasets("write()"), folder, overwrite))
         if len(self.models):
-            self.models.write(folder / "models.yaml", overwrite=overwrite)
-            written.append(folder / "models.yaml")
-            self.models.to_parameters_table().write(
-                folder / "parameters.ecsv", format="ascii.ecsv", overwrite=overwrite
-            )
-            written.append(folder / "parameters.ecsv")
-        if self.fit_result is not None:
-            path = folder / "result.json"
-            path.write_text(json.dumps(self.fit_result.to_dict(), indent=2) + "\n")
-            written.append(path)
+            written += write_fit(self.models, self.fit_result, folder, overwrite)
         return written
 
     def _needs_datasets(self, what: str) -> Datasets:
@@ -265,6 +256,19 @@ def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> 
     index = folder / "datasets.yaml"
     index.write_text("\n".join(lines) + "\n")
     yield index
+
+
+def write_fit(
+    models: Models, result: FitResult | None, folder: Path, overwrite: bool = True
+) -> list[Path]:
+    """Write ``models.yaml`` with its covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
+    files = [folder / "models.yaml", folder / "parameters.ecsv"]
+    models.write(files[0], overwrite=overwrite)
+    models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
+    if result is not None:
+        files.append(folder / "result.json")
+        files[-1].write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+    return files
 
 
 def read_datasets(path: str | os.PathLike[str]) -> Datasets:
