@@ -27,7 +27,7 @@ from .dataset import Datasets, MapDataset
 from .errors import DataError
 from .irf.edisp import EDispKernelMap
 from .irf.psf import PSF_WIDTHS, PSFMap
-from .maps import MapAxis, WcsGeom, WcsNDMap, convert_frame, unit_vectors
+from .maps import MapAxis, WcsGeom, WcsNDMap, positions, rotation, unit_vectors
 from .models import FoVBackgroundModel, Models
 from .parallel import imap
 from .progress import Progress, part, silent
@@ -269,8 +269,9 @@ def _reduce_run(
     progress(0.6, f"{label}: exposure")
     livetime = observation.livetime
     exposed = used & mask.any(axis=0).ravel() if masked else used
-    exposure = np.zeros((axis_true.nbin, offset.size))
-    exposure[:, exposed] = observation.aeff.evaluate(axis_true.centers, offset[exposed]) * livetime
+    # Beyond the table's edges, where an infinite offset lies, there is no area.
+    at_pixels = np.where(exposed, offset, np.inf)
+    exposure = observation.aeff.evaluate(axis_true.centers, at_pixels, factor=livetime)
 
     progress(0.8, f"{label}: PSF and energy dispersion")
     offset_irf = _offset(reduction.vectors_irf.reshape(3, -1), pointing)
@@ -384,8 +385,9 @@ def _count(
     ra, dec, energy = events.ra[near], events.dec[near], events.energy[near]
     # Only events that can fall into the window need the full projection.
     reach = np.radians(reduction.offset_max * np.sqrt(2.0) + 2.0 * max(geom.pixel_scales))
-    near = np.tensordot(pointing, unit_vectors(ra, dec), axes=1) > np.cos(min(reach, np.pi))
-    lon, lat = convert_frame(ra[near], dec[near], "icrs", geom.frame)
+    vectors = unit_vectors(ra, dec)
+    near = pointing @ vectors > np.cos(min(reach, np.pi))
+    lon, lat = positions(rotation("icrs", geom.frame) @ vectors[:, near])
     x, y = geom.lonlat_to_pix(lon, lat)
     column = np.rint(x).astype(int) - columns.start
     row = np.rint(y).astype(int) - rows.start

@@ -73,7 +73,12 @@ def convert_frame(
     """Positions in degrees, turned from one frame into another; longitudes in [0, 360)."""
     if frame_in == frame_out:
         return np.asarray(lon, dtype=float), np.asarray(lat, dtype=float)
-    x, y, z = np.tensordot(rotation(frame_in, frame_out), unit_vectors(lon, lat), axes=1)
+    return positions(np.tensordot(rotation(frame_in, frame_out), unit_vectors(lon, lat), axes=1))
+
+
+def positions(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Longitudes in [0, 360) and latitudes, in degrees, of unit vectors (3, ...)."""
+    x, y, z = vectors
     return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
@@ -385,17 +390,23 @@ class WcsGeom:
         turned.flags.writeable = False
         return turned
 
+    @cached_property
+    def _solid_angle(self) -> FloatArray:
+        v = self._vectors
+        ax, ay, az = 0.5 * (v[:, 1:-1, 2:] - v[:, 1:-1, :-2])
+        bx, by, bz = 0.5 * (v[:, 2:, 1:-1] - v[:, :-2, 1:-1])
+        cross = (ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2
+        area = np.sqrt(cross)
+        area.flags.writeable = False
+        return np.asarray(area)
+
     def solid_angle(self) -> FloatArray:
         """Solid angle of every pixel in sr, shape (ny, nx).
 
         The parallelogram of the central differences along x and y; exact to the square of the
         pixel size in radians.
         """
-        v = self._vectors
-        ax, ay, az = 0.5 * (v[:, 1:-1, 2:] - v[:, 1:-1, :-2])
-        bx, by, bz = 0.5 * (v[:, 2:, 1:-1] - v[:, :-2, 1:-1])
-        cross = (ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2
-        return np.asarray(np.sqrt(cross))
+        return self._solid_angle
 
     def to_image(self) -> WcsGeom:
         return replace(self, axes=Axes())

@@ -313,9 +313,12 @@ class SkyFigure(widgets.VBox):
             self.view.set_map((nx, ny))
         self._show_window()
 
-    def show(self, data: FloatArray) -> None:
-        """Draw values, shape (ny, nx); NaN is drawn in grey."""
+    def show(self, data: FloatArray, cuts: tuple[float, float] | None = None) -> None:
+        """Draw values, shape (ny, nx), between new cuts if there are any; NaN is drawn in grey."""
         self.data = np.asarray(data, dtype=float)
+        if cuts is not None and cuts != self.cuts:
+            self.cuts = cuts  # which draws
+            return
         self._index = palette.to_index(self.data, *self.cuts, self.stretch)
         self._paint()
 
@@ -351,9 +354,9 @@ class SkyFigure(widgets.VBox):
             for at, label in palette.bar_ticks(*self.cuts, self.stretch)
         )
         self._bar.value = (
-            f'<div class="imgfit-bar-ramp" style="background:{palette.gradient(self._table)}"></div>'
-            f'<div class="imgfit-bar-ticks">{ticks}</div>'
-            f'<div class="imgfit-bar-label">{escape(self.bar_label)}</div>'
+            f'<div class="imgfit-scale-ramp" style="background:{palette.gradient(self._table)}"></div>'
+            f'<div class="imgfit-scale-ticks">{ticks}</div>'
+            f'<div class="imgfit-scale-label">{escape(self.bar_label)}</div>'
         )
 
     # -- size and window ------------------------------------------------------------------------

@@ -29,8 +29,16 @@ class EffectiveAreaTable2D:
     offset: IrfAxis
     data: FloatArray
 
-    def evaluate(self, energies: ArrayLike, offsets: ArrayLike) -> FloatArray:
-        """Effective area at true energies (T,) in TeV and offsets (P,) in degrees: (T, P), m2."""
-        at_energy = self.energy.weights(energies) @ self.data
+    def evaluate(
+        self, energies: ArrayLike, offsets: ArrayLike, factor: float = 1.0
+    ) -> FloatArray:
+        """Effective area at true energies (T,) in TeV and offsets (P,) in degrees.
+
+        Returns
+        -------
+        ndarray, shape (T, P)
+            m2, times ``factor`` (a live time, say); 0 beyond the table's edges.
+        """
+        at_energy = self.energy.weights(energies) @ self.data * factor
         area = at_energy @ self.offset.weights(offsets).T
         return np.asarray(np.maximum(area, 0.0, out=area))

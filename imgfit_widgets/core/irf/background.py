@@ -17,6 +17,7 @@ from .axis import FloatArray, IrfAxis
 
 # What stands for 0 on a logarithmic scale.
 _TINY = float(np.finfo(np.float32).tiny)
+_CHUNK = 8192
 
 
 def fill_energy_gaps(rate: FloatArray) -> FloatArray:
@@ -50,12 +51,15 @@ def integrate_power_laws(log_rate: FloatArray, energies: FloatArray) -> FloatArr
     -------
     ndarray, shape (P,)
     """
-    log_energy = np.log(energies)[:, None]
-    start = log_rate + log_energy
+    log_energy = np.log(energies)
+    start = log_rate + log_energy[:, None]
     x = np.diff(start, axis=0)
-    small = np.abs(x) < 1e-6
-    factor = np.where(small, 1.0 + 0.5 * x, np.expm1(x) / np.where(small, 1.0, x))
-    return np.asarray((np.exp(start[:-1]) * factor * np.diff(log_energy, axis=0)).sum(axis=0))
+    # x = 0 (an exact E-1 spectrum) would be 0 / 0; at 1e-9 the factor is 1 to 5e-10.
+    x[np.abs(x) < 1e-9] = 1e-9
+    pieces = np.exp(start[:-1])
+    pieces *= np.expm1(x)
+    pieces /= x
+    return np.asarray(np.diff(log_energy) @ pieces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,25 +109,33 @@ class Background3D:
         """
         lon = np.asarray(fov_lon, dtype=float)
         lat = np.asarray(fov_lat, dtype=float)
-        inside = self._inside(lon, lat)
-        rates = np.zeros((energy.nbin, len(lon)))
         log_nodes = np.log(np.maximum(self.data, _TINY)).reshape(len(self.energy.nodes), -1)
-        to_sky = self._sky_weights(lon, lat)
-        nodes = self.energy.nodes
-        for band, (low, high) in enumerate(
-            zip(energy.bounds[:-1], energy.bounds[1:], strict=True)
-        ):
-            # Beyond the table there is no rate; Gammapy then takes the whole bin as empty.
-            start, stop = max(low, self.energy.edges[0]), min(high, self.energy.edges[1])
-            if start >= stop or (power_law_bins and (start, stop) != (low, high)):
-                continue
-            between = nodes[(nodes > start) & (nodes < stop)]
-            energies = np.array([start, stop] if power_law_bins else [start, *between, stop])
-            log_rate = (to_sky @ (self.energy.weights(energies) @ log_nodes).T).T
-            rates[band] = integrate_power_laws(log_rate, energies * 1e6)  # per MeV
-        rates[:, ~inside] = 0.0
+        bands = [
+            self._energies(low, high, power_law_bins)
+            for low, high in zip(energy.bounds[:-1], energy.bounds[1:], strict=True)
+        ]
+        rates = np.zeros((energy.nbin, len(lon)))
+        # In parts that fit into the processor's cache.
+        for start in range(0, len(lon), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            to_sky = self._sky_weights(lon[part], lat[part])
+            for band, energies in enumerate(bands):
+                if len(energies):
+                    log_rate = (to_sky @ (self.energy.weights(energies) @ log_nodes).T).T
+                    rates[band, part] = integrate_power_laws(log_rate, energies * 1e6)  # per MeV
+        rates[:, ~self._inside(lon, lat)] = 0.0
         rates[rates < 1e6 * _TINY] = 0.0
         return rates
+
+    def _energies(self, low: float, high: float, ends_only: bool) -> FloatArray:
+        """Energies between which the rate of a bin is a power law; none beyond the table."""
+        start, stop = max(low, self.energy.edges[0]), min(high, self.energy.edges[1])
+        # Gammapy takes a bin that reaches beyond the table as empty.
+        if start >= stop or (ends_only and (start, stop) != (low, high)):
+            return np.array([])
+        nodes = self.energy.nodes
+        between = [] if ends_only else nodes[(nodes > start) & (nodes < stop)]
+        return np.array([start, *between, stop])
 
     def _inside(self, lon: FloatArray, lat: FloatArray) -> np.ndarray:
         return np.asarray(self.fov_lon.locate(lon)[2] & self.fov_lat.locate(lat)[2])

@@ -65,22 +65,18 @@ class EnergyDispersion2D:
         node, part, inside = self.energy.locate(samples)
         upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
         bounds = self._migra_bounds
-        density = self.data[node] * np.where(inside, 1.0 - part, 0.0)[:, None, None]
-        density += self.data[upper] * np.where(inside, part, 0.0)[:, None, None]
-        density *= np.diff(bounds)[:, None]
-        running = np.zeros((density.shape[0], density.shape[1] + 1, density.shape[2]))
-        np.cumsum(density, axis=1, out=running[:, 1:])
-
-        migra = energy.bounds / samples[:, None]  # (S, R + 1)
-        low = np.clip(np.searchsorted(bounds, migra, side="right") - 1, 0, len(bounds) - 2)
-        fraction = np.clip((migra - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
-        rows = np.arange(len(samples))[:, None]
-        below, above = running[rows, low], running[rows, low + 1]
-        cumulative = below + (above - below) * fraction[..., None]
+        # How much of each migra bin lies below each reconstructed edge; last, all of it.
+        below = np.empty((len(samples), energy.nbin + 2, len(bounds) - 1))
+        edges = (energy.bounds / samples[:, None])[..., None]
+        np.clip(edges - bounds[:-1], 0.0, np.diff(bounds), out=below[:, :-1])
+        below[:, -1] = np.diff(bounds)
+        lower_share, upper_share = np.where(inside, 1.0 - part, 0.0), np.where(inside, part, 0.0)
+        cumulative = (below * lower_share[:, None, None]) @ self.data[node]
+        cumulative += (below * upper_share[:, None, None]) @ self.data[upper]
 
         at = self.offset.weights(offsets).T
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = (np.diff(cumulative, axis=1) @ at) / (running[:, -1] @ at)[:, None, :]
+            found = (np.diff(cumulative[:, :-1], axis=1) @ at) / (cumulative[:, -1:] @ at)
         found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
         found[found < THRESHOLD] = 0.0
         return np.asarray(found)
