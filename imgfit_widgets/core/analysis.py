@@ -261,7 +261,7 @@ def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> 
 def write_fit(
     models: Models, result: FitResult | None, folder: Path, overwrite: bool = True
 ) -> list[Path]:
-    """Write ``models.yaml`` with its covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
+    """Write ``models.yaml`` with covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
     files = [folder / "models.yaml", folder / "parameters.ecsv"]
     models.write(files[0], overwrite=overwrite)
     models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
