@@ -164,8 +164,8 @@ class RunInfo:
         Pointing, ICRS degrees.
     livetime : float
         s.
-    fov_norm : float
-        Factor that scaled its background table to its counts; 1 if none was asked for.
+    fov_norm : float or None
+        Factor that scales its background table to its counts; None if it is not known.
     """
 
     obs_id: int
@@ -173,7 +173,7 @@ class RunInfo:
     ra: float
     dec: float
     livetime: float
-    fov_norm: float = 1.0
+    fov_norm: float | None = None
 
 
 @dataclass(frozen=True)

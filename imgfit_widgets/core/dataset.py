@@ -231,7 +231,9 @@ class MapDataset:
             "livetime": self.livetime,
             "n_bins": int(self.counts.data.size),
             "n_fit_bins": int(self.mask.sum()),
-            "fov_norm": {str(run.obs_id): run.fov_norm for run in self.runs},
+            "fov_norm": {
+                str(run.obs_id): run.fov_norm for run in self.runs if run.fov_norm is not None
+            },
         }
 
     def __str__(self) -> str:
@@ -251,7 +253,7 @@ class MapDataset:
             npred = float(npred_map[self.mask].sum())
             if any(not isinstance(model, FoVBackgroundModel) for model in applied):
                 signal = npred - npred_background
-            stat = cash(self.counts.data[self.mask], npred_map[self.mask])
+            stat = float(cash(self.counts.data[self.mask], npred_map[self.mask]).sum())
 
         def exposure(value: float | None) -> str:
             return "none" if value is None else f"{value:.2e} m2 s"

@@ -8,6 +8,7 @@ has only the table ``PSF``, which is turned into a mixture.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import warnings
@@ -71,7 +72,12 @@ def write_parts(dataset: DatasetParts, path: str | os.PathLike[str], overwrite: 
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; choose another name or allow overwriting")
     try:
-        hdus.writeto(target, overwrite=overwrite)
+        if target.suffix == ".gz":
+            # A low level costs a fifth of the time of astropy's and a few per cent of size.
+            with open(target, "wb") as raw, gzip.GzipFile(target.stem, "wb", 1, raw, 0) as file:
+                hdus.writeto(file)
+        else:
+            hdus.writeto(target, overwrite=overwrite)
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
 
@@ -81,7 +87,7 @@ def to_hdus(dataset: DatasetParts) -> fits.HDUList:
     primary = fits.PrimaryHDU()
     primary.header["NAME"] = dataset.name
     primary.header["CREATOR"] = CREATOR
-    norms = {str(run.obs_id): run.fov_norm for run in dataset.runs}
+    norms = {str(run.obs_id): run.fov_norm for run in dataset.runs if run.fov_norm is not None}
     if norms:
         primary.header["FOVNORM"] = json.dumps(norms)
     hdus = fits.HDUList([primary])
@@ -371,7 +377,7 @@ class _Reader:
             livetime = np.full(len(ids), self.livetime() / len(ids))
         telescope = str(np.atleast_1d(row["TELESCOP"])[0]).strip() if "TELESCOP" in names else ""
         return tuple(
-            RunInfo(int(i), telescope, float(ra), float(dec), float(t), float(norms.get(str(int(i)), 1.0)))
+            RunInfo(int(i), telescope, float(ra), float(dec), float(t), norms.get(str(int(i))))
             for i, ra, dec, t in zip(ids, values("RA_PNT"), values("DEC_PNT"), livetime, strict=True)
         )
 

@@ -286,7 +286,8 @@ def _reduce_run(
         node_exposure = np.zeros_like(node_exposure)
     energies, edisp = _energy_response(observation, reduction, at_nodes)
     psf = observation.psf.mixture(energies, at_nodes)
-    info = RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, float(norm))
+    fov_norm = float(norm) if reduction.fov_background else None
+    info = RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, fov_norm)
     return _Run(
         info,
         window,
