@@ -110,25 +110,26 @@ class Evaluator:
         self._base = np.array([p.value * p.factor_to_expected for p in parameters])
         free = [i for i, p in enumerate(parameters) if not p.frozen]
         self.free_places = np.array(free, dtype=int)
-        self._unit = np.array([parameters[i].factor_to_expected for i in free])
+        self.units = np.array([parameters[i].factor_to_expected for i in free])
         self.names = [(parameters[i].owner, parameters[i].name) for i in free]
         self.x0 = np.array([parameters[i].value for i in free])
         self.free_parameters = [parameters[i] for i in free]
         free_set = set(free)
         self.terms = [DatasetTerm(d, models, self._place, free_set) for d in datasets]
-        for source in (s for term in self.terms for s in term.sources):
-            source.check_on_map(self._base)
+        for model in models.sky_models:
+            sources = self._sources(model.name)
+            if not any(s.on_map(self._base) for s in sources):
+                raise ModelError(sources[0].off_map_message(self._base))
 
     def full(self, x: np.ndarray) -> np.ndarray:
         """All parameters in canonical units, with the free ones at ``x``."""
         p = self._base.copy()
-        p[self.free_places] = x * self._unit
+        p[self.free_places] = x * self.units
         return p
 
-    def index(self, model: str, parameter: str) -> int | None:
-        """Position in ``x`` of a parameter, None if it is frozen."""
-        key = (model, parameter)
-        return self.names.index(key) if key in self.names else None
+    def place(self, model: str, parameter: str) -> int:
+        """Position of a parameter among all parameters."""
+        return self._place[(model, parameter)]
 
     def stat(self, x: np.ndarray) -> float:
         """Cash statistic over the fit mask."""
@@ -140,7 +141,7 @@ class Evaluator:
         p = self.full(x)
         gradient = np.zeros(len(p))
         stat = sum(term.evaluate(p, gradient) for term in self.terms)
-        return stat, gradient[self.free_places] * self._unit
+        return stat, gradient[self.free_places] * self.units
 
     def npred(self, x: np.ndarray) -> list[np.ndarray]:
         """Predicted counts of each dataset, background included, shape (band, y, x)."""
@@ -182,8 +183,20 @@ class Evaluator:
     def position_on_map(self, model: str, x: np.ndarray) -> bool:
         """Whether a source at ``x`` lies on a pixel of at least one dataset."""
         p = self.full(x)
-        sources = [s for term in self.terms for s in term.sources if s.model.name == model]
-        return any(s.on_map(p) for s in sources)
+        return any(s.on_map(p) for s in self._sources(model))
+
+    def extent(self, model: str) -> tuple[tuple[float, float], tuple[float, float], float]:
+        """The longitudes, latitudes and half the diagonal of the maps that a source may be on.
+
+        Degrees in the source's frame; longitudes are near that of the source in its models.
+        """
+        lon_0 = float(self._base[self.place(model, "lon_0")])
+        parts = [s.extent(lon_0) for s in self._sources(model)]
+        lows, highs = np.min(parts, axis=0), np.max(parts, axis=0)
+        return (lows[0], highs[1]), (lows[2], highs[3]), highs[4]
+
+    def _sources(self, model: str) -> list[Source]:
+        return [s for term in self.terms for s in term.sources if s.model.name == model]
 
 
 def check_models(datasets: Sequence[DatasetLike], models: Models) -> None:
@@ -314,17 +327,37 @@ class Source:
         ny, nx = self.geom.shape
         return -0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5
 
-    def check_on_map(self, p: np.ndarray) -> None:
-        """Refuse a position that is not on the map."""
-        if not self.on_map(p):
-            lon, lat = self.geom.center_lonlat
-            width, height = self.geom.width
-            raise ModelError(
-                f"{self.model.name}.lon_0, lat_0: ({p[self._lon]:g}, {p[self._lat]:g}) deg "
-                f"{self.model.frame} is off the map of dataset {self.dataset_name!r}; expected a "
-                f"position on its {width:g} x {height:g} deg around ({lon:g}, {lat:g}) deg "
-                f"{self.geom.frame}"
-            )
+    def off_map_message(self, p: np.ndarray) -> str:
+        """What to tell a user whose source is not on the map."""
+        lon, lat = self.geom.center_lonlat
+        width, height = self.geom.width
+        return (
+            f"{self.model.name}.lon_0, lat_0: ({p[self._lon]:g}, {p[self._lat]:g}) deg "
+            f"{self.model.frame} is off the map of dataset {self.dataset_name!r}; expected a "
+            f"position on its {width:g} x {height:g} deg around ({lon:g}, {lat:g}) deg "
+            f"{self.geom.frame}"
+        )
+
+    def extent(self, lon_0: float) -> tuple[float, float, float, float, float]:
+        """Least and largest lon and lat of the map (deg, the model's frame), half its diagonal."""
+        ny, nx = self.geom.shape
+        x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 21), np.linspace(-0.5, ny - 0.5, 21))
+        lon, lat = self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.model.frame)
+        lon = (lon - lon_0 + 180.0) % 360.0 - 180.0 + lon_0
+        half = 0.5 * math.hypot(*self.geom.width)
+        return (
+            float(np.nanmin(lon)), float(np.nanmax(lon)),
+            float(np.nanmin(lat)), float(np.nanmax(lat)), half,
+        )
+
+    def psf_width(self, p: np.ndarray) -> float:
+        """Effective width (deg) of the source in the map: the mixture's, with its own size."""
+        unit = self.state(p, slopes=False)
+        total = float(unit.unit.sum())
+        if not total > 0:
+            return float(np.median(self._response.widths))
+        variance = float((unit.unit @ unit.sigma**2).sum()) / total
+        return math.sqrt(variance) if variance > 0 else float(self._response.widths[0])
 
     # --- rectangle
     def stays(self, p: np.ndarray) -> bool:
