@@ -22,8 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from astropy.coordinates import Angle
+from astropy import units as u
 
 from imgfit_widgets.core.errors import ConfigError
 from imgfit_widgets.core.fields import (
@@ -423,7 +424,7 @@ class AnalysisConfig(Section):
                     )
             elif isinstance(section, TimeRange):
                 start, stop = section.start, section.stop
-                if start is not None and stop is not None and (start >= stop).any():
+                if start is not None and stop is not None and np.any(start >= stop):
                     raise ConfigError(f"{section.path}: start {start} is not before stop {stop}")
 
     def check_supported(self) -> None:
@@ -492,8 +493,8 @@ class AnalysisConfig(Section):
                     "offset-max"
                 )
             try:
-                good = Angle(value) > Angle("0 deg")
-            except (ValueError, TypeError):
+                good = u.Quantity(value).to_value("deg") > 0
+            except (ValueError, TypeError, u.UnitsError):
                 good = False
             if not good:
                 raise ConfigError(

@@ -161,10 +161,10 @@ class Quantity(Value):
         if quantity is not None and not quantity.isscalar:
             raise ValueError("a single number is needed")
         if quantity is not None and quantity.unit.is_equivalent(self.unit):
-            return Angle(quantity) if self.noun == "an angle" else quantity
+            return _angle(quantity) if self.noun == "an angle" else quantity
         if self.noun == "an angle" and isinstance(value, str):
             try:
-                return Angle(value)
+                return _angle(Angle(value))
             except (ValueError, u.UnitsError, TypeError):
                 pass
         if quantity is None:
@@ -174,7 +174,11 @@ class Quantity(Value):
         raise ValueError(f"{quantity.unit} is not the unit of {self.noun}")
 
     def plain(self, value: Any) -> Any:
-        return None if value is None else f"{value.value} {value.unit}"
+        if value is None:
+            return None
+        if isinstance(value, Angle):  # astropy reads no "1e-05 deg" as an angle
+            return f"{np.format_float_positional(value.value, trim='0')} {value.unit}"
+        return f"{value.value} {value.unit}"
 
 
 class Choice(Value):
@@ -530,6 +534,11 @@ def nearest(word: str, words: Sequence[str], cutoff: float = 0.6) -> str:
     """The most similar of ``words``, or an empty string."""
     found = difflib.get_close_matches(word.lower(), words, 1, cutoff)
     return found[0] if found else ""
+
+
+def _angle(value: u.Quantity) -> Angle:
+    """As an Angle; hours become degrees, because Gammapy reads no text with them."""
+    return Angle(value, "deg") if value.unit == u.hourangle else Angle(value)
 
 
 def _items(value: Any) -> list[Any]:

@@ -1,0 +1,372 @@
+"""AnalysisConfig: Gammapy's YAML both ways, and errors that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import astropy.units as u
+import pytest
+import traitlets
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgfit_widgets.core.config import AnalysisConfig
+from imgfit_widgets.core.errors import ConfigError, ImgfitError
+
+
+def built_by_attributes() -> AnalysisConfig:
+    """The tutorial's configuration, built as the tutorial builds it."""
+    config = AnalysisConfig()
+    config.observations.datastore = "$GAMMAPY_DATA/cta-1dc/index/gps/"
+    config.observations.obs_ids = [110380, 111140, 111159]
+    config.datasets.type = "3d"
+    config.datasets.geom.wcs.skydir = {"lon": "0 deg", "lat": "0 deg", "frame": "galactic"}
+    config.datasets.geom.wcs.fov = {"width": "8 deg", "height": "6 deg"}
+    config.datasets.geom.wcs.binsize = "0.02 deg"
+    config.datasets.geom.selection.offset_max = 2.5 * u.deg
+    config.datasets.safe_mask.methods = ["offset-max"]
+    config.datasets.safe_mask.parameters = {"offset_max": 2.5 * u.deg}
+    config.datasets.background.method = "fov_background"
+    config.fit.fit_range = {"min": "0.1 TeV", "max": "30.0 TeV"}
+    config.datasets.geom.axes.energy.min = "0.1 TeV"
+    config.datasets.geom.axes.energy.max = "10 TeV"
+    config.datasets.geom.axes.energy.nbins = 1
+    config.datasets.geom.axes.energy_true = {"min": "0.1 TeV", "max": "10 TeV", "nbins": 30}
+    config.datasets.geom.wcs.binsize_irf = 0.2 * u.deg
+    return config
+
+
+def test_the_tutorial_builds_what_the_files_say(reference: Path) -> None:
+    formats = reference / "formats"
+    built = built_by_attributes()
+    assert built.to_dict() == AnalysisConfig.read(formats / "A_config_input.yaml").to_dict()
+    theirs = yaml.safe_load((formats / "A_config_written_by_gammapy.yaml").read_text())
+    del theirs["metadata"]
+    theirs["general"]["log"]["level"] = "info"
+    assert built.to_dict() == theirs
+    assert list(built.to_dict()) == list(theirs)
+    built.check_supported()
+
+
+def test_print_shows_the_yaml_indented() -> None:
+    lines = str(built_by_attributes()).splitlines()
+    assert lines[:4] == ["AnalysisConfig", "", "    general:", "        log:"]
+    assert "                binsize: 0.02 deg" in lines
+
+
+def test_yaml_round_trip_keeps_every_value() -> None:
+    config = built_by_attributes()
+    config.observations.obs_time = {"start": "2020-01-01", "stop": "2020-01-02 10:00:00"}
+    config.datasets.background.exclusion = "masks/gc.fits"
+    config.general.n_jobs = 4
+    again = AnalysisConfig.from_yaml(config.to_yaml())
+    assert again.to_dict() == config.to_dict()
+    assert str(again.observations.datastore) == "$GAMMAPY_DATA/cta-1dc/index/gps"
+
+
+def test_keys_of_version_0_18_are_read() -> None:
+    text = "datasets: {geom: {wcs: {fov: {width: 8.0 deg, height: 6.0 deg}}}}"
+    config = AnalysisConfig.from_yaml(text)
+    assert config.datasets.geom.wcs.width.width == 8 * u.deg
+    assert config.datasets.geom.wcs.fov is config.datasets.geom.wcs.width
+    both = "datasets: {geom: {wcs: {fov: {width: 8 deg}, width: {width: 7 deg}}}}"
+    with pytest.raises(ConfigError, match=r"datasets\.geom\.wcs\.fov: .* older name"):
+        AnalysisConfig.from_yaml(both)
+
+
+def test_gammapy_reads_ours_and_we_read_its(gammapy: Any, tmp_path: Path) -> None:
+    config = built_by_attributes()
+    config.datasets.geom.wcs.skydir.lon = "5h34m"
+    config.datasets.geom.wcs.binsize_irf = 1e-5 * u.deg
+    config.write(tmp_path / "ours.yaml")
+    code = """
+import json, sys
+from gammapy.analysis import AnalysisConfig
+config = AnalysisConfig.read(sys.argv[1])
+config.write(sys.argv[2])
+print(json.dumps(json.loads(config.model_dump_json())))
+"""
+    theirs = gammapy(code, tmp_path / "ours.yaml", tmp_path / "theirs.yaml")
+    ours = config.to_dict()
+    wcs = theirs["datasets"]["geom"]["wcs"]
+    assert wcs["binsize_irf"] == "1e-05 deg"  # the same, in a spelling that Gammapy cannot read
+    wcs["binsize_irf"] = "0.00001 deg"
+    # Gammapy expands the variable when it is set.
+    del theirs["observations"]["datastore"], ours["observations"]["datastore"]
+    assert theirs == ours
+    again = AnalysisConfig.read(tmp_path / "theirs.yaml").to_dict()
+    assert ours["datasets"]["geom"]["wcs"]["binsize_irf"] == "0.00001 deg"
+    del again["observations"]["datastore"]
+    assert again == ours
+
+
+def test_defaults_are_those_of_gammapy(gammapy: Any) -> None:
+    code = "from gammapy.analysis import AnalysisConfig as A; print(A().model_dump_json())"
+    theirs, ours = gammapy(code), AnalysisConfig().to_dict()
+    theirs["observations"]["datastore"] = ours["observations"]["datastore"]
+    assert ours == theirs
+
+
+BAD = [
+    ("datasets.geom.wcs.binsize", "0.02 TeV", "TeV is not the unit of an angle"),
+    ("datasets.geom.wcs.binsize", "0.02", "it has no unit"),
+    ("datasets.geom.wcs.binsize", 0.02, "it has no unit"),
+    ("datasets.geom.wcs.binsize", "-0.02 deg", "not above 0"),
+    ("datasets.geom.wcs.binsize", "0 deg", "not above 0"),
+    ("datasets.geom.wcs.binsize", "nan deg", "not a finite number"),
+    ("datasets.geom.wcs.binsize", [1, 2] * u.deg, "a single number"),
+    ("datasets.geom.wcs.binsize", None, "expected an angle"),
+    ("datasets.geom.wcs.binsize", "wide", "expected an angle"),
+    ("datasets.geom.wcs.skydir.lat", "91 deg", "from -90 to 90 deg"),
+    ("datasets.geom.wcs.skydir.frame", "galctic", "did you mean 'galactic'"),
+    ("datasets.geom.axes.energy.min", "1 deg", "deg is not the unit of an energy"),
+    ("datasets.geom.axes.energy.nbins", 0, "from 1 up"),
+    ("datasets.geom.axes.energy.nbins", 1.5, "a whole number"),
+    ("datasets.geom.axes.energy.nbins", True, "a whole number"),
+    ("datasets.stack", "perhaps", "true or false"),
+    ("datasets.safe_mask.methods", ["offset_max"], "did you mean 'offset-max'"),
+    ("datasets.safe_mask.parameters", [1], "a mapping"),
+    ("observations.obs_ids", "110380, x", "'x' is not a whole number"),
+    ("observations.obs_ids", [1, 1], "1 stands there twice"),
+    ("observations.obs_time.start", "yesterday", "a date and time"),
+    ("observations.datastore", "", "a path"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), BAD)
+def test_a_bad_value_is_refused_by_path_and_the_old_one_stays(
+    path: str, value: Any, reason: str
+) -> None:
+    config = built_by_attributes()
+    before = config.to_dict()
+    with pytest.raises(ConfigError) as caught:
+        config.set(path, value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value)
+    assert "expected" in str(caught.value)
+    assert config.to_dict() == before
+
+
+BAD_KEYS = [
+    ("datasets: {geom: {wcs: {binsz: 0.1 deg}}}", "datasets.geom.wcs.binsz", "wcs.binsize?"),
+    ("datasets: {geom: {binsize: 0.1 deg}}", "datasets.geom.binsize", "datasets.geom.wcs.binsize"),
+    ("dataset: {stack: true}", "dataset", "did you mean datasets?"),
+    ("datasets: {geom: {wcs: {width: 8 deg}}}", "datasets.geom.wcs.width", "width, height"),
+    ("general: {log: {lvl: info}}", "general.log.lvl", "general.log.level"),
+    ("datasets: {geom: {axes: {energy: {min: 10 TeV, max: 1 TeV}}}}",
+     "datasets.geom.axes.energy", "min 10.0 TeV is not below max 1.0 TeV"),
+    ("fit: {fit_range: {min: 2 TeV, max: 2 TeV}}", "fit.fit_range", "not below"),
+    ("observations: {obs_time: {start: 2020-01-02, stop: 2020-01-01}}",
+     "observations.obs_time", "is not before"),
+    ("datasets: [", "configuration", "not valid YAML in line 1"),
+    ("- 1", "configuration", "expected a mapping"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "path", "hint"), BAD_KEYS)
+def test_a_bad_file_names_the_key_and_the_nearest_right_one(
+    text: str, path: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        AnalysisConfig.from_yaml(text)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert hint in str(caught.value)
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml: "):
+        AnalysisConfig.read(file)
+
+
+def test_assigning_an_unknown_attribute_is_an_error() -> None:
+    config = AnalysisConfig()
+    with pytest.raises(ConfigError, match=r"did you mean datasets\.geom\.wcs\.binsize\?"):
+        config.datasets.geom.wcs.binsz = "0.1 deg"
+    with pytest.raises(AttributeError, match=r"did you mean datasets\.geom\.wcs\.binsize\?"):
+        _ = config.datasets.geom.wcs.binsz
+
+
+def test_a_bad_mapping_changes_nothing_of_its_section() -> None:
+    config = built_by_attributes()
+    before = config.to_dict()
+    with pytest.raises(ConfigError, match=r"datasets\.geom\.wcs\.width\.height"):
+        config.datasets.geom.wcs.width = {"width": "3 deg", "height": "3 TeV"}
+    assert config.to_dict() == before
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_an_unreadable_file_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        AnalysisConfig.read(tmp_path / name)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not a text file"):
+        AnalysisConfig.read(tmp_path / "binary.yaml")
+
+
+def test_write_keeps_an_existing_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    AnalysisConfig().write(path)
+    with pytest.raises(ConfigError, match="exists already"):
+        AnalysisConfig().write(path)
+    built_by_attributes().write(path, overwrite=True)
+    assert AnalysisConfig.read(path).datasets.type == "3d"
+
+
+def test_an_unset_variable_in_the_data_store_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GAMMAPY_DATA", raising=False)
+    config = built_by_attributes()
+    with pytest.raises(ConfigError, match=r"observations\.datastore: .* GAMMAPY_DATA is not set"):
+        _ = config.observations.datastore_path
+    monkeypatch.setenv("GAMMAPY_DATA", "/data")
+    assert config.observations.datastore_path == Path("/data/cta-1dc/index/gps")
+
+
+def test_a_store_beside_the_file_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "store").mkdir(parents=True)
+    (tmp_path / "a" / "c.yaml").write_text("observations: {datastore: store}")
+    monkeypatch.chdir(tmp_path)
+    config = AnalysisConfig.read("a/c.yaml")
+    assert config.observations.datastore_path == (tmp_path / "a" / "store").resolve()
+
+
+UNSUPPORTED = [
+    ("datasets.type", "1d", "expected 3d"),
+    ("datasets.safe_mask.methods", ["aeff-default"], "offset-max"),
+    ("datasets.background.method", "ring", "expected null or fov_background"),
+    ("datasets.background.exclusion", "mask.fits", "is not supported yet"),
+    ("datasets.background.parameters", {"method": "fit"}, "is not supported yet"),
+    ("datasets.map_selection", ["counts"], "exposure is missing"),
+    ("observations.obs_file", "runs.txt", "obs_ids"),
+    ("observations.obs_cone.lon", "3 deg", "obs_ids"),
+    ("observations.obs_time.start", "2020-01-01", "obs_ids"),
+    ("observations.required_irf", ["aeff"], "edisp"),
+    ("general.models_file", "models.yaml", "is not supported yet"),
+    ("datasets.safe_mask.parameters", {"offset_max": "2 TeV"}, "expected an angle"),
+    ("datasets.safe_mask.parameters", {"aeff_percent": 10}, "has no use"),
+    ("datasets.geom.wcs.skydir.lon", "", "not set"),
+    ("datasets.geom.axes.energy.nbins", "", "not set"),
+    ("datasets.geom.wcs.binsize", "9 deg", "less than one pixel"),
+    ("datasets.geom.wcs.binsize", "0.01 arcsec", "larger pixels"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), UNSUPPORTED)
+def test_what_the_reduction_cannot_do_is_refused_by_name(
+    path: str, value: Any, reason: str
+) -> None:
+    config = built_by_attributes()
+    config.set(path, value)
+    with pytest.raises(ConfigError) as caught:
+        config.check_supported()
+    head = "datasets.geom.wcs.width.width" if value == "9 deg" else path
+    assert str(caught.value).startswith(head)
+    assert reason in str(caught.value)
+
+
+def test_a_value_changed_in_place_is_caught_at_use() -> None:
+    config = built_by_attributes()
+    config.observations.obs_ids.append("x")
+    with pytest.raises(ConfigError, match=r"observations\.obs_ids"):
+        config.check()
+
+
+def test_every_field_has_help_and_takes_its_own_text_back() -> None:
+    config = built_by_attributes()
+    before = config.to_dict()
+    kinds = set()
+    for field in config.fields():
+        assert field.help.endswith("."), field.path
+        assert field.expected
+        kinds.add(field.kind)
+        field.set(field.text)
+        config.set(field.path, config.get(field.path))
+    assert config.to_dict() == before
+    assert kinds == {
+        "text", "quantity", "choice", "choices", "int", "bool", "ids", "dict", "time",
+    }  # fmt: skip
+    defaults = {field.path: field.default_text for field in config.fields()}
+    assert defaults["datasets.geom.axes.energy.nbins"] == "5"
+    assert defaults["datasets.geom.axes.energy_true.nbins"] == "16"
+    assert defaults["fit.fit_range.min"] == ""
+    assert config.field("datasets.geom.wcs.binsize").unit == "deg"
+    assert config.field("datasets.geom.wcs.skydir.frame").choices == ("icrs", "galactic")
+
+
+def test_get_and_set_of_a_wrong_path_name_the_nearest() -> None:
+    config = AnalysisConfig()
+    with pytest.raises(ConfigError, match=r"did you mean datasets\.geom\?"):
+        config.get("datasets.geo.wcs.binsize")
+    with pytest.raises(ConfigError, match=r"did you mean datasets\.geom\.wcs\.binsize\?"):
+        config.set("datasets.geom.wcs.bin_size", "1 deg")
+
+
+def test_widgets_can_link_to_a_field_and_sections_are_never_replaced() -> None:
+    config = AnalysisConfig()
+    wcs = config.datasets.geom.wcs
+
+    class Box(traitlets.HasTraits):
+        value = traitlets.Any()
+
+    box = Box()
+    traitlets.link((wcs, "binsize"), (box, "value"))
+    config.datasets.geom = {"wcs": {"binsize": "0.05 deg"}}
+    assert config.datasets.geom.wcs is wcs
+    assert box.value == 0.05 * u.deg
+    box.value = "0.1 deg"
+    assert wcs.binsize == 0.1 * u.deg
+
+
+def test_observe_all_sees_each_change_until_stopped() -> None:
+    config = AnalysisConfig()
+    seen: list[str] = []
+    stop = config.observe_all(lambda change: seen.append(change.owner.path_of(change.name)))
+    config.datasets.geom.wcs.binsize = "0.05 deg"
+    config.observations.obs_ids = [1]
+    stop()
+    config.observations.obs_ids = [2]
+    assert seen == ["datasets.geom.wcs.binsize", "observations.obs_ids"]
+
+
+def test_copies_are_independent() -> None:
+    config = built_by_attributes()
+    other = config.copy()
+    assert other.to_dict() == config.to_dict()
+    other.datasets.safe_mask.parameters["offset_max"] = "1 deg"
+    other.observations.obs_ids.append(5)
+    assert config.datasets.safe_mask.parameters == {"offset_max": 2.5 * u.deg}
+    assert config.observations.obs_ids == [110380, 111140, 111159]
+
+
+def test_update_puts_only_what_is_given_over_the_rest() -> None:
+    config = built_by_attributes()
+    new = config.update("datasets: {geom: {wcs: {fov: {width: 3 deg}}}}")
+    assert new.datasets.geom.wcs.width.width == 3 * u.deg
+    assert new.datasets.geom.wcs.width.height == 6 * u.deg
+    assert config.datasets.geom.wcs.width.width == 8 * u.deg
+
+
+@given(
+    value=st.floats(1e-8, 1e4),
+    unit=st.sampled_from(["deg", "arcmin", "arcsec", "rad"]),
+)
+def test_any_angle_survives_its_yaml(value: float, unit: str) -> None:
+    config = AnalysisConfig()
+    config.datasets.geom.wcs.binsize = value * u.Unit(unit)
+    again = AnalysisConfig.from_yaml(config.to_yaml())
+    assert again.datasets.geom.wcs.binsize == config.datasets.geom.wcs.binsize
+    assert again.to_yaml() == config.to_yaml()
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+))  # fmt: skip
+def test_no_value_breaks_the_reader_in_another_way(value: Any) -> None:
+    for data in (value, {"datasets": value}, {"datasets": {"geom": {"wcs": {"binsize": value}}}}):
+        try:
+            AnalysisConfig.from_dict(data)
+        except ImgfitError as error:
+            assert str(error)
