@@ -143,6 +143,19 @@ class Evaluator:
         stat = sum(term.evaluate(p, gradient) for term in self.terms)
         return stat, gradient[self.free_places] * self.units
 
+    def information(self, x: np.ndarray) -> np.ndarray:
+        """Expected second derivatives of the statistic, shape (n_free, n_free).
+
+        The Fisher information: never negative, also where the statistic itself curves down. The
+        drift of the response with position is left out of it.
+        """
+        p = self.full(x)
+        place = {int(place): i for i, place in enumerate(self.free_places)}
+        matrix = np.zeros((len(x), len(x)))
+        for term in self.terms:
+            term.add_information(p, place, matrix)
+        return matrix * np.outer(self.units, self.units)
+
     def npred(self, x: np.ndarray) -> list[np.ndarray]:
         """Predicted counts of each dataset, background included, shape (band, y, x)."""
         return self.npred_full(self.full(x))
@@ -266,13 +279,20 @@ class _Norm:
         """Factor of each band at norm 1."""
         return np.asarray(np.exp(-p[self.tilt] * self._distance(p)))
 
-    def add_gradient(self, p: np.ndarray, slope: np.ndarray, gradient: np.ndarray) -> None:
-        """``slope``: derivative of the statistic by each band's factor."""
+    def columns(self, p: np.ndarray) -> dict[int, np.ndarray]:
+        """Derivatives of each band's factor by each parameter."""
         shape = self.shape(p)
         factor = p[self.norm] * shape
-        gradient[self.norm] += float(slope @ shape)
-        gradient[self.tilt] -= float(slope @ (factor * self._distance(p)))
-        gradient[self.reference] += float(slope @ factor) * p[self.tilt] / p[self.reference]
+        return {
+            self.norm: shape,
+            self.tilt: -factor * self._distance(p),
+            self.reference: factor * (p[self.tilt] / p[self.reference]),
+        }
+
+    def add_gradient(self, p: np.ndarray, slope: np.ndarray, gradient: np.ndarray) -> None:
+        """``slope``: derivative of the statistic by each band's factor."""
+        for place, column in self.columns(p).items():
+            gradient[place] += float(slope @ column)
 
     def _distance(self, p: np.ndarray) -> np.ndarray:
         return np.asarray(self._log_energy - math.log(p[self.reference]))
@@ -449,6 +469,26 @@ class Source:
         if y1 > y0 and x1 > x0:
             image[:, y0:y1, x0:x1] += self.state(p, slopes=False).counts()
 
+    def columns(self, state: SourceState) -> dict[int, np.ndarray]:
+        """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx)."""
+        by_x, by_y, by_size = state.slopes()
+        jacobian = state.jacobian
+        found = {
+            self.linear: state.template(),
+            self._lon: by_x * jacobian[0, 0] + by_y * jacobian[1, 0],
+            self._lat: by_x * jacobian[0, 1] + by_y * jacobian[1, 1],
+        }
+        if self._sigma is not None:
+            found[self._sigma] = by_size
+        if self._shape_free:
+            for i, place in enumerate(self._spectrum):
+                if i != self._linear_at:
+                    rate = state.amplitude * state.flux_slopes[i] * state.local.exposure[0]
+                    unit = (rate[:, None] * state.local.edisp[0]).T @ state.weights[0]
+                    left = state.along_y.value.T * unit[:, None, :]
+                    found[place] = left @ state.along_x.value
+        return found
+
     def add_gradient(self, state: SourceState, slope: np.ndarray, gradient: np.ndarray) -> None:
         """Add to ``gradient`` what follows from the statistic's derivative by each pixel."""
         by_unit, by_xy, by_size = state.pull_back(slope)
@@ -502,6 +542,22 @@ class SourceState:
     def counts(self) -> np.ndarray:
         """Counts in the rectangle."""
         return self.template() * self.amplitude
+
+    def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Derivatives of the counts by pixel x, by y and by size, at a fixed response.
+
+        Each of shape (R, ny, nx).
+        """
+        ax, ay, unit = self.along_x, self.along_y, self.unit * self.amplitude
+        left = ay.value.T * unit[:, None, :]
+        by_x = -left @ (ax.moment(0) / ax.sigma[:, None])
+        by_y = -((ay.moment(0) / ay.sigma[:, None]).T * unit[:, None, :]) @ ax.value
+        if not self.size:
+            return by_x, by_y, np.zeros_like(by_x)
+        share = self.size / self.sigma**2
+        by_size = -left @ (ax.moment(1) * share[:, None])
+        by_size -= ((ay.moment(1) * share[:, None]).T * unit[:, None, :]) @ ax.value
+        return by_x, by_y, by_size
 
     def pull_back(self, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """From the derivative by each pixel's counts to those by what shapes the source.
@@ -726,6 +782,36 @@ class DatasetTerm:
         if gradient is not None and self.norm is not None:
             self.norm.add_gradient(p, by_factor, gradient)
         return stat
+
+
+    def add_information(self, p: np.ndarray, free: dict[int, int], matrix: np.ndarray) -> None:
+        """Add this dataset's Fisher information to ``matrix``, whose rows ``free`` gives."""
+        regions = self.settle(p)
+        factor = self.factor(p)
+        norm: dict[int, np.ndarray] = {}
+        if self.norm is not None:
+            norm = {k: v for k, v in self.norm.columns(p).items() if k in free}
+            rows = [free[place] for place in norm]
+            slopes = np.array(list(norm.values())).reshape(len(rows), -1)
+            content = self.outside.background / np.maximum(factor, FLOOR)
+            matrix[np.ix_(rows, rows)] += 2.0 * (slopes * content) @ slopes.T
+        for region in regions:
+            mu = region.background * factor[:, None, None]
+            images = {k: region.background * v[:, None, None] for k, v in norm.items()}
+            for member, cut in zip(region.members, region.slices, strict=True):
+                source = self.sources[member]
+                state = source.state(p, slopes=False)
+                mu[cut] += state.counts()
+                for place, column in source.columns(state).items():
+                    if place in free:
+                        image = images.setdefault(place, np.zeros_like(mu))
+                        image[cut] += column
+            rows = [free[place] for place in images]
+            weight = 2.0 / np.maximum(mu, np.maximum(region.poisson.floor, 1e-12))
+            if region.poisson.weight is not None:
+                weight *= region.poisson.weight
+            stack = np.array([image.ravel() for image in images.values()]).reshape(len(rows), -1)
+            matrix[np.ix_(rows, rows)] += (stack * weight.ravel()) @ stack.T
 
 
 def _reach(mixture: np.ndarray, widths: np.ndarray) -> float:
