@@ -206,7 +206,9 @@ class Mouse:
         elif hit is not None:
             surface.hold(False, "pointer")
         else:
-            surface.hold(False, {"navigate": "grab", "edit": "default"}.get(surface.mode, "crosshair"))
+            surface.hold(
+                False, {"navigate": "grab", "edit": "default"}.get(surface.mode, "crosshair")
+            )
 
     def hit(self) -> Hit | None:
         """What lies under the pointer."""
@@ -244,7 +246,11 @@ class Mouse:
             self._press = _Press("none", pixel, at)
             if hit is not None and surface.mode != "navigate":
                 target = next(item for item in surface.overlays if item.name == hit.name)
-                held = target.handle if hit.part == "handle" and target.handle else (target.x, target.y)
+                held = (
+                    target.handle
+                    if hit.part == "handle" and target.handle
+                    else (target.x, target.y)
+                )
                 grip = (held[0] - at[0], held[1] - at[1])
                 self._press = _Press("hit", pixel, at, hit, grip)
 

@@ -66,7 +66,9 @@ CUTS: dict[str, float] = {
 }
 
 
-def cut_levels(data: ArrayLike, percent: float = 100.0, symmetric: bool = False) -> tuple[float, float]:
+def cut_levels(
+    data: ArrayLike, percent: float = 100.0, symmetric: bool = False
+) -> tuple[float, float]:
     """The values between which the central ``percent`` of the finite data lie.
 
     Parameters
@@ -213,9 +215,7 @@ def _candidates(low: float, high: float, limit: int) -> Sequence[float]:
         step = nice_step((high - low) / shrink / (limit - 1))
         first = math.ceil(low / step)
         found += [
-            index * step
-            for index in range(first, first + 2 * limit)
-            if low < index * step < high
+            index * step for index in range(first, first + 2 * limit) if low < index * step < high
         ]
     return found
 
@@ -223,7 +223,9 @@ def _candidates(low: float, high: float, limit: int) -> Sequence[float]:
 def nice_step(rough: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least ``rough``."""
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= 0.999 * rough)
+    return next(
+        factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= 0.999 * rough
+    )
 
 
 def _digits(span: float, size: float) -> int:

@@ -220,12 +220,15 @@ class SkyFigure(widgets.VBox):
         self._image = ImageMark(
             image=self._images[0], scales=self._scales, x=[-0.5, 0.5], y=[-0.5, 0.5], pixelated=True
         )
-        self._grid = self._lines(["#ffffff"], stroke_width=0.8, opacities=[0.45], line_style="dashed")
+        self._grid = self._lines(
+            ["#ffffff"], stroke_width=0.8, opacities=[0.45], line_style="dashed"
+        )
         self._shadows = self._lines(["#000000"], stroke_width=4.0, opacities=[0.45])
         self._outlines = self._lines(["#ffffff"], stroke_width=1.8)
         self._errors = self._lines(["#ffffff"], stroke_width=1.2)
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
-        self._ring = self._points(marker="circle", fill=False, stroke_width=2.0, default_size=420)
+        # The selected source gets a larger cross behind its own; a ring would look like a size.
+        self._chosen = self._points(marker="cross", stroke="#101418", default_size=260)
         self._centres = self._points(marker="cross", stroke="#101418", default_size=90)
         self._handles = self._points(marker="square", stroke="#101418", default_size=80)
         self._names = self._labels(default_size=13.0, x_offset=11, y_offset=-9)
@@ -265,7 +268,7 @@ class SkyFigure(widgets.VBox):
                 self._shadows,
                 self._outlines,
                 self._errors,
-                self._ring,
+                self._chosen,
                 self._centres,
                 self._handles,
                 self._names,
@@ -296,7 +299,11 @@ class SkyFigure(widgets.VBox):
 
     def _labels(self, **style: Any) -> Label:
         return Label(
-            x=np.array([]), y=np.array([]), text=np.array([], dtype=str), scales=self._scales, **style
+            x=np.array([]),
+            y=np.array([]),
+            text=np.array([], dtype=str),
+            scales=self._scales,
+            **style,
         )
 
     # -- the map --------------------------------------------------------------------------------
@@ -439,7 +446,7 @@ class SkyFigure(widgets.VBox):
         )
         self._set_points(self._centres, x, y, colours)
         self._set_points(
-            self._ring,
+            self._chosen,
             np.array([overlay.x for overlay in held]),
             np.array([overlay.y for overlay in held]),
             ["#ffffff"],
@@ -476,7 +483,9 @@ class SkyFigure(widgets.VBox):
             colors=[note[3] for note in notes] or ["#ffffff"],
         )
 
-    def _set_lines(self, mark: Lines, x: FloatArray, y: FloatArray, colours: Sequence[str] = ()) -> None:
+    def _set_lines(
+        self, mark: Lines, x: FloatArray, y: FloatArray, colours: Sequence[str] = ()
+    ) -> None:
         if x.size < 2:
             x = y = _NOWHERE
         values: dict[str, Any] = {"x": x, "y": y}

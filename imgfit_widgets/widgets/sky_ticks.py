@@ -24,9 +24,7 @@ View = tuple[float, float, float, float]
 
 _SAMPLES = 129
 # Round steps of sexagesimal axes, in seconds of arc or of time.
-_SEXAGESIMAL = tuple(
-    unit * count for unit in (1, 60, 3600) for count in (1, 2, 5, 10, 15, 20, 30)
-)
+_SEXAGESIMAL = tuple(unit * count for unit in (1, 60, 3600) for count in (1, 2, 5, 10, 15, 20, 30))
 _HOURS = (*_SEXAGESIMAL[:14], 3600, 7200, 10800, 14400, 21600)
 _DEGREES = (*_SEXAGESIMAL[:14], 3600, 7200, 18000, 36000, 54000, 108000, 162000)
 

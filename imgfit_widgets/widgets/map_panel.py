@@ -1,0 +1,192 @@
+"""One map with its display controls: which map, colours, stretch, cuts, correlation radius."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.estimators.display import MAP_KINDS
+from ..core.maps import WcsGeom
+from ..task import Owner
+from . import palette
+from .charts import CutEditor
+from .gestures import Listener
+from .sky_figure import SkyFigure, SkyView
+from .style import row, show, text
+
+FloatArray = NDArray[np.float64]
+Source = Callable[[str, float], FloatArray]
+
+BY_HAND = "by hand"
+SIGMA_CUTS = {"±3 σ": 3.0, "±5 σ": 5.0, "±10 σ": 10.0}
+RADIUS = 0.1
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one kind of map is drawn; ``by_hand`` holds the cuts when ``cut`` says so."""
+
+    colours: str
+    stretch: str
+    cut: str
+    by_hand: tuple[float, float] = (0.0, 1.0)
+
+
+def default_look(kind: str) -> Look:
+    """A sensible first look at a kind of map."""
+    if MAP_KINDS[kind].unit == "σ":
+        return Look("blue-red", "linear", "±5 σ")
+    if MAP_KINDS[kind].diverging:
+        return Look("blue-red", "linear", "99.9 %")
+    if kind == "exposure":
+        return Look("viridis", "linear", "min–max")
+    return Look("inferno", "sqrt", "99.9 %")
+
+
+class MapPanel(widgets.VBox):
+    """A `SkyFigure` under a row of selects.
+
+    Parameters
+    ----------
+    source : callable
+        ``source(kind, radius)`` gives the values of a map, shape (ny, nx).
+    kind : str
+        The map to begin with.
+    view, owner, listener
+        As for `SkyFigure`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        kind: str,
+        owner: Owner,
+        view: SkyView | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self._source = source
+        self._looks = {name: default_look(name) for name in MAP_KINDS}
+        self._applying = ""
+        self.figure = SkyFigure(owner, view, listener)
+        self.kind = widgets.Dropdown(
+            options=[(item.label, name) for name, item in MAP_KINDS.items()],
+            value=kind,
+            tooltip="Which map is shown",
+        ).add_class("imgfit-map-kind")
+        self.radius = widgets.BoundedFloatText(
+            value=RADIUS, min=0.0, max=5.0, step=0.02, tooltip="Correlation radius in degrees"
+        )
+        self._radius_box = row(text("radius"), self.radius, text("°"), classes="imgfit-map-radius")
+        self.colours = _select(list(palette.COLOUR_MAPS), "Colour map", "imgfit-map-colours")
+        self.stretch = _select(list(palette.STRETCHES), "Stretch", "imgfit-map-stretch")
+        self.cut = _select([BY_HAND], "Values of the first and the last colour", "imgfit-map-cut")
+        self.editor = CutEditor()
+        show(self.editor, False)
+        super().__init__(
+            [
+                row(
+                    self.kind,
+                    self._radius_box,
+                    self.colours,
+                    self.stretch,
+                    self.cut,
+                    classes="imgfit-map-controls",
+                ),
+                self.editor,
+                self.figure,
+            ]
+        )
+        self.add_class("imgfit-map-panel")
+        self._apply_look()
+        self.kind.observe(self._kind_changed, "value")
+        self.radius.observe(lambda _: self.refresh(), "value")
+        for control in (self.colours, self.stretch, self.cut):
+            control.observe(self._look_changed, "value")
+        self.editor.observe(self._cuts_by_hand, "cuts")
+
+    @property
+    def look(self) -> Look:
+        """How the present kind of map is drawn."""
+        return self._looks[self.kind.value]
+
+    @property
+    def follows_model(self) -> bool:
+        """Whether the map changes with the models."""
+        return MAP_KINDS[self.kind.value].follows_model
+
+    def set_geom(self, geom: WcsGeom) -> None:
+        """Show maps of another geometry."""
+        self.figure.set_geom(geom)
+
+    def refresh(self, recut: bool = True) -> None:
+        """Draw the map anew; without ``recut`` the colours keep their values, as in a drag."""
+        data = self._source(self.kind.value, self.radius.value)
+        self.figure.show(data, self._levels(data) if recut else None)
+        if self.look.cut == BY_HAND and recut:
+            self.editor.show(data)
+
+    def _levels(self, data: FloatArray) -> tuple[float, float]:
+        look, diverging = self.look, self.look.colours in palette.DIVERGING
+        if look.cut == BY_HAND:
+            return look.by_hand
+        if look.cut in SIGMA_CUTS:
+            return -SIGMA_CUTS[look.cut], SIGMA_CUTS[look.cut]
+        return palette.cut_levels(data, palette.CUTS[look.cut], symmetric=diverging)
+
+    def _kind_changed(self, _: object) -> None:
+        self._apply_look()
+        self.refresh()
+
+    def _apply_look(self) -> None:
+        """Bring the controls to the look of the present kind."""
+        kind, look = MAP_KINDS[self.kind.value], self.look
+        # The controls change one after the other; none of them may be taken for the user's hand.
+        self._applying = self.kind.value
+        self.cut.options = [*(SIGMA_CUTS if kind.unit == "σ" else ()), *palette.CUTS, BY_HAND]
+        self.cut.value, self.colours.value, self.stretch.value = (
+            look.cut,
+            look.colours,
+            look.stretch,
+        )
+        self._applying = ""
+        show(self._radius_box, kind.correlated)
+        show(self.editor, look.cut == BY_HAND)
+        self._draw_look(look)
+        self.kind.tooltip = kind.help
+
+    def _draw_look(self, look: Look) -> None:
+        kind = MAP_KINDS[self.kind.value]
+        unit = f" ({kind.unit})" if kind.unit and kind.unit != kind.label.lower() else ""
+        self.figure.bar_label = kind.label + unit
+        self.figure.colours, self.figure.stretch = look.colours, look.stretch
+
+    def _look_changed(self, change: Any) -> None:
+        if self._applying:
+            return
+        look = replace(
+            self.look, colours=self.colours.value, stretch=self.stretch.value, cut=self.cut.value
+        )
+        by_hand = look.cut == BY_HAND
+        if by_hand and self.look.cut != BY_HAND:
+            look = replace(look, by_hand=self.figure.cuts)
+        self._looks[self.kind.value] = look
+        self._draw_look(look)
+        if by_hand and change.owner is self.cut:
+            self.editor.show(self.figure.data)
+            self.editor.cuts = look.by_hand
+        show(self.editor, by_hand)
+        self.figure.show(self.figure.data, self._levels(self.figure.data))
+
+    def _cuts_by_hand(self, change: Any) -> None:
+        if self.look.cut == BY_HAND:
+            self._looks[self.kind.value] = replace(self.look, by_hand=change.new)
+            self.figure.cuts = change.new
+
+
+def _select(options: list[str], tooltip: str, css: str) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, value=options[0], tooltip=tooltip).add_class(css)

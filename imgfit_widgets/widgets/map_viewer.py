@@ -1,0 +1,339 @@
+"""The maps of a session: look at them, add sources by a click, move and size them by hand.
+
+`MapViewer` shows two maps that zoom together, by default the counts and what a model leaves of
+them. It computes nothing: map_hand.py turns gestures into verbs of the session, and what the
+session sets, parameters and predicted counts, is drawn. `overlays_of` says how a source looks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from numpy.typing import NDArray
+from traitlets import link
+
+from ..core.errors import ImgfitError
+from ..core.estimators.display import MAP_KINDS, display_map
+from ..core.maps import WcsGeom
+from ..core.models import Models, SkyModel
+from ..session import Session
+from .events import EventQueue
+from .gestures import Outline, Overlay
+from .map_hand import Hand, Toolbar
+from .map_panel import MapPanel
+from .sky_figure import SkyView
+from .sky_ticks import format_sexagesimal
+from .style import Panel, escape, row, show, source_colour, text
+
+FloatArray = NDArray[np.float64]
+
+HINTS = {
+    "navigate": "Drag to pan, turn the wheel to zoom, click a source to select it.",
+    "edit": "Drag a source to move it, its square to size it; fluxes follow.",
+    "add": "Click where the source should be, then drag it if you like. Esc leaves this mode.",
+    "box": "Draw a box around what you want to see.",
+    "contrast": "Drag: sideways for bias, upwards for contrast. A double click resets.",
+}
+NO_DATA = (
+    "<h3>No sky map yet</h3>Choose observations and the geometry of the map, then press "
+    "<b>Reduce</b>: counts, background and exposure will appear here. Add sources with a click, "
+    "drag them until the residual map is flat, and press <b>Fit</b>."
+)
+
+
+def overlays_of(
+    models: Models, geom: WcsGeom, selected: str = "", errors: bool = False
+) -> tuple[Overlay, ...]:
+    """How the sources of models look on a map.
+
+    Parameters
+    ----------
+    models : Models
+    geom : WcsGeom
+    selected : str
+        Name of the source that is shown with its size handle.
+    errors : bool
+        Whether the errors of positions are shown: those of a fit that still holds.
+    """
+    return tuple(
+        _overlay(model, geom, source_colour(models, model.name), model.name == selected, errors)
+        for model in models.sky_models
+    )
+
+
+def _overlay(
+    model: SkyModel, geom: WcsGeom, colour: str, selected: bool, with_errors: bool
+) -> Overlay:
+    shape = model.spatial_model
+
+    def pixels(lon: Any, lat: Any) -> FloatArray:
+        return np.stack(geom.lonlat_to_pix(*geom.from_frame(lon, lat, shape.frame)), axis=-1)
+
+    lon, lat = shape.position_lonlat
+    x, y = (float(value) for value in pixels(lon, lat))
+    outlines = tuple(Outline(label, *pixels(lons, lats).T) for label, lons, lats in shape.outline())
+    handle = None
+    if shape.size_parameter is not None and outlines and selected:
+        curve = outlines[0]
+        at = int(np.nanargmax(curve.x - curve.y))
+        handle = (float(curve.x[at]), float(curve.y[at]))
+    errors = []
+    if with_errors:
+        for d_lon, d_lat in ((_error(shape.lon_0), 0.0), (0.0, _error(shape.lat_0))):
+            if d_lon or d_lat:
+                ends = np.array([-1.0, 1.0])
+                errors.append(pixels(lon + ends * d_lon, lat + ends * d_lat))
+    return Overlay(model.name, x, y, colour, selected, outlines, handle, tuple(errors))
+
+
+def _error(parameter: Any) -> float:
+    """A parameter's error in degrees; 0 if it has none."""
+    error = float(parameter.error * parameter.factor_to_expected)
+    return error if math.isfinite(error) else 0.0
+
+
+class MapViewer(Panel):
+    """Two maps of a session's dataset with its sources.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        owner = session.owner
+        self._queue = EventQueue(owner)
+        self._cache: dict[tuple[str, float], FloatArray] = {}
+        self._cached_for: object = None
+        self._followed: list[Any] = []
+        self._pointer: tuple[float, float] | None = None
+        self.view = SkyView(self._queue, owner)
+        self.hand = Hand(session, self.view, lambda: self.main.figure, self._hovered)
+        self.main, self.residual = (
+            MapPanel(self._map, kind, owner, self.view, self.hand)
+            for kind in ("counts", "residual")
+        )
+        self.panels = (self.main, self.residual)
+        self.main.figure.leads = True
+        self.main.figure.add_class("imgfit-map")
+        self.residual.figure.add_class("imgfit-residual-map")
+        self.toolbar = Toolbar(session, self.view, self.main.figure, self.hand)
+        self.hint = text("", "imgfit-hint")
+        self.badge = text("", "imgfit-live")
+        self.readout = text("", "imgfit-readout")
+        self._maps = widgets.HBox(self.panels).add_class("imgfit-maps")
+        self._shown = [
+            self.toolbar,
+            row(self.hint, self.badge, classes="imgfit-map-status"),
+            self._maps,
+            self.readout,
+        ]
+        self._empty = text(NO_DATA, "imgfit-no-map")
+        super().__init__(
+            session,
+            [self._empty, self.toolbar.key_list, *self._shown],
+            "imgfit-map-viewer imgfit-card",
+        )
+        for panel in self.panels:
+            link((session, "mode"), (panel.figure, "mode"))
+            link((self.toolbar.grid, "value"), (panel.figure, "grid"))
+            link((self.toolbar.sexagesimal, "value"), (panel.figure, "sexagesimal"))
+        link((self.main.figure, "tool"), (self.residual.figure, "tool"))
+        self.main.figure.observe(self._show_hint, "tool")
+        session.observe(self._show_hint, ["mode", "error"])
+        session.observe(self._dataset_changed, ["datasets", "dataset_name"])
+        session.observe(self._preview_changed, "preview")
+        session.observe(self._sources_changed, ["selected", "fit_result"])
+        session.models.observe(self._follow_models, "components")
+        self._follow_models()
+        self._dataset_changed()
+        self._show_hint()
+
+    # -- what the session sets ------------------------------------------------------------------
+
+    def _dataset_changed(self, _: object = None) -> None:
+        dataset = self.session.dataset
+        for part in self._shown:
+            show(part, dataset is not None)
+        show(self._empty, dataset is None)
+        if dataset is None:
+            return
+        geom, old = dataset.geom.to_image(), self.main.figure.geom
+        if old is None or not geom.is_aligned(old):
+            for panel in self.panels:
+                panel.set_geom(geom)
+        self._queue.post(self._redraw, newest="maps")
+        self._sources_changed()
+
+    def _preview_changed(self, _: object) -> None:
+        self._queue.post(self._follow_preview, newest="preview")
+
+    def _follow_models(self, _: object = None) -> None:
+        for parameter in self._followed:
+            parameter.unobserve(self._sources_changed, ["value", "error"])
+        self._followed = [
+            parameter
+            for model in self.session.models.sky_models
+            for parameter in model.spatial_model.parameters
+        ]
+        for parameter in self._followed:
+            parameter.observe(self._sources_changed, ["value", "error"])
+        self._sources_changed()
+
+    def _sources_changed(self, _: object = None) -> None:
+        self._queue.post(self._draw_sources, newest="sources")
+
+    # -- drawing --------------------------------------------------------------------------------
+
+    def _draw_sources(self) -> None:
+        session, geom = self.session, self.main.figure.geom
+        if geom is None:
+            return
+        errors = not self.hand.busy and session.fit_is_current
+        overlays = overlays_of(session.models, geom, session.selected, errors)
+        for panel in self.panels:
+            panel.figure.overlays = overlays
+        self._show_badge()
+
+    def _redraw(self) -> None:
+        if self.session.dataset is not None:
+            for panel in self.panels:
+                panel.refresh()
+            self._show_badge()
+            self._show_readout()
+
+    def _follow_preview(self) -> None:
+        """Draw what changes with the models; colours keep their values while a hand drags."""
+        if self.session.dataset is not None:
+            for panel in self.panels:
+                if panel.follows_model:
+                    panel.refresh(recut=not self.hand.busy)
+            self._show_badge()
+
+    def _map(self, kind: str, radius: float) -> FloatArray:
+        """The values of a map; those that no model changes are kept."""
+        dataset = self.session.dataset
+        if self._cached_for is not dataset:
+            self._cache, self._cached_for = {}, dataset
+        if dataset is None:
+            return np.full((1, 1), np.nan)
+        key = (kind, radius if MAP_KINDS[kind].correlated else 0.0)
+        if key in self._cache:
+            return self._cache[key]
+        try:
+            data = display_map(dataset, kind, self._npred(), radius)
+        except ImgfitError as error:
+            self.session.error = str(error)
+            data = np.full(dataset.geom.shape, np.nan)
+        if not MAP_KINDS[kind].follows_model:
+            self._cache[key] = data
+        return data
+
+    def _npred(self) -> FloatArray | None:
+        """Predicted counts (energy, y, x) of the displayed dataset; None without a preview."""
+        session = self.session
+        if session.preview is None or session.datasets is None:
+            return None
+        return session.preview.npred[session.datasets.names.index(session.dataset_name)]
+
+    # -- words ----------------------------------------------------------------------------------
+
+    def _show_hint(self, _: object = None) -> None:
+        error = self.session.error
+        self.hint.value = (
+            f'<span class="imgfit-hint-error">{escape(error)}</span>'
+            if error
+            else escape(HINTS[self.main.figure.tool or self.session.mode])
+        )
+
+    def _show_badge(self) -> None:
+        """What the selected source is worth where it is."""
+        session = self.session
+        names = [model.name for model in session.models.sky_models]
+        if session.preview is None or session.selected not in names:
+            self.badge.value = ""
+            return
+        delta_ts = session.preview.delta_ts
+        flux = session.preview.flux.get(session.selected, math.nan)
+        colour = source_colour(session.models, session.selected)
+        sigma = math.copysign(math.sqrt(abs(delta_ts)), delta_ts)
+        self.badge.value = (
+            f'<i style="background:{colour}"></i><b>{escape(session.selected)}</b>'
+            f"<span>ΔTS <b>{_signed(delta_ts)}</b></span><span>√ΔTS <b>{_signed(sigma)}</b></span>"
+            f"<span>flux <b>{scientific(flux)}</b> cm⁻² s⁻¹</span>"
+        )
+
+    def _hovered(self, x: float, y: float) -> None:
+        self._pointer = (x, y)
+        self._show_readout()
+
+    def _show_readout(self) -> None:
+        """Where the pointer is, and the values of the maps there."""
+        geom, dataset = self.main.figure.geom, self.session.dataset
+        if self._pointer is None or geom is None or dataset is None:
+            self.readout.value = '<span class="imgfit-muted">Move over a map to read it.</span>'
+            return
+        x, y = self._pointer
+        lon, lat = geom.pix_to_lonlat(x, y)
+        galactic = geom.to_frame(lon, lat, "galactic")
+        icrs = geom.to_frame(lon, lat, "icrs")
+        parts = [
+            f"l, b <b>{_degrees(float(galactic[0]) % 360.0)} {_degrees(float(galactic[1]), sign=True)}</b>",
+            f"RA, Dec <b>{_degrees(float(icrs[0]) % 360.0)} {_degrees(float(icrs[1]), sign=True)}</b> "
+            f"({format_sexagesimal(float(icrs[0]), True, 1e-3)} "
+            f"{format_sexagesimal(float(icrs[1]), False, 1e-3)})",
+            f"pixel <b>{round(x)}, {round(y)}</b>",
+        ]
+        parts += [f"{label} <b>{value}</b>" for label, value in self._values(round(x), round(y))]
+        self.readout.value = "".join(f"<span>{part}</span>" for part in parts)
+
+    def _values(self, column: int, row_: int) -> list[tuple[str, str]]:
+        """Labels and values of the maps at a pixel."""
+        dataset = self.session.dataset
+        ny, nx = dataset.geom.shape if dataset is not None else (0, 0)
+        if dataset is None or not (0 <= column < nx and 0 <= row_ < ny):
+            return [("", "off the map")]
+        cubes = {"counts": dataset.counts.data, "npred": self._npred()}
+        if dataset.background is not None:
+            cubes["background"] = dataset.background.data
+        values = [
+            (name, f"{float(cube[:, row_, column].sum()):.4g}")
+            for name, cube in cubes.items()
+            if cube is not None
+        ]
+        shown = {panel.kind.value: panel for panel in self.panels}
+        for kind, panel in shown.items():
+            if kind not in cubes and kind != "exposure":
+                value = panel.figure.value_at(column, row_)
+                values.append((kind, _plain(value, MAP_KINDS[kind].unit)))
+        if dataset.exposure is not None:
+            exposure = self._map("exposure", 0.0)[row_, column]
+            values.append(("exposure", f"{scientific(float(exposure))} m² s"))
+        return values
+
+
+def _plain(value: float, unit: str) -> str:
+    words = f"{value:.3g} {unit}" if math.isfinite(value) else "–"
+    return words.replace("-", "\N{MINUS SIGN}")
+
+
+def _signed(value: float) -> str:
+    return f"{value:.1f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
+
+
+def _degrees(value: float, sign: bool = False) -> str:
+    return f"{value:{'+' if sign else ''}.4f}°".replace("-", "\N{MINUS SIGN}")
+
+
+def scientific(value: float, digits: int = 3) -> str:
+    """A number as 1.23×10⁻¹²."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0.0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa}×10{raised}".replace("-", "\N{MINUS SIGN}")
