@@ -17,14 +17,13 @@ the message says in words what is wrong and what to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from iminuit import Minuit
 
 from .errors import FitError, ModelError
 from .evaluator import DatasetLike, Evaluator
+from .fit_result import FitResult, FitStep, SourceTS, limits_of
 from .live import LinearSolver, LiveLikelihood, LiveState
 from .models import Models, SkyModel
 from .progress import Progress, silent
@@ -38,138 +37,6 @@ _EDM = 1e-9
 """Newton stops when the expected further gain in the statistic is below this."""
 _EDM_VALID = 1e-5
 """A minimum is one if the expected further gain is below this."""
-
-
-@dataclass(frozen=True)
-class FitStep:
-    """How far a running fit is: evaluations so far, statistic, values by (model, parameter)."""
-
-    nfev: int
-    stat: float
-    values: dict[tuple[str, str], float]
-
-
-@dataclass(frozen=True)
-class SourceTS:
-    """How much a source improves the fit.
-
-    ``ts`` is the statistic without it (other amplitudes and norms re-solved) minus the one with it,
-    ``dof`` the number of its free parameters, ``sigma`` the equivalent significance if ts followed
-    chi2(dof).
-    """
-
-    ts: float
-    dof: int
-    sigma: float
-
-
-@dataclass(frozen=True, eq=False)
-class FitResult:
-    """The outcome of a fit, whole and unchanging.
-
-    Attributes
-    ----------
-    success : bool
-        Whether this is a minimum inside the map with a covariance.
-    message : str
-        Why not, and what to do; or how good it is.
-    nfev : int
-        Evaluations of the likelihood.
-    total_stat : float
-        Statistic at the end.
-    edm : float
-        Expected distance to the minimum, in units of the statistic.
-    names : tuple of (model, parameter)
-        The free parameters.
-    values, errors : ndarray, shape (n,)
-        In the parameters' units; an error is NaN if the data do not give one.
-    covariance : ndarray, shape (n, n)
-    parameters : tuple of dict
-        Every parameter: model, name, value, unit, error, min, max, frozen.
-    ts : dict
-        Source name to `SourceTS`.
-    datasets, models
-        What was fitted.
-    backend : str
-        ``newton``, or ``minuit`` where the valley was not that simple.
-    """
-
-    success: bool
-    message: str
-    nfev: int
-    total_stat: float
-    edm: float
-    names: tuple[tuple[str, str], ...]
-    values: np.ndarray
-    errors: np.ndarray
-    covariance: np.ndarray = field(repr=False)
-    parameters: tuple[dict[str, Any], ...] = field(repr=False)
-    ts: dict[str, SourceTS]
-    datasets: Sequence[DatasetLike] = field(repr=False)
-    models: Models = field(repr=False)
-    backend: str = "newton"
-
-    @property
-    def stat(self) -> float:
-        """The same as `total_stat`."""
-        return self.total_stat
-
-    @property
-    def correlation(self) -> np.ndarray:
-        """Correlation of the free parameters, shape (n, n)."""
-        scale = np.sqrt(np.clip(np.diag(self.covariance), 0.0, None))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = self.covariance / np.outer(scale, scale)
-        return np.where(np.isfinite(found), found, np.eye(len(scale)))
-
-    def value(self, model: str, parameter: str) -> float:
-        """Value of a free parameter."""
-        return float(self.values[self.names.index((model, parameter))])
-
-    def error(self, model: str, parameter: str) -> float:
-        """Error of a free parameter."""
-        return float(self.errors[self.names.index((model, parameter))])
-
-    def apply(self, models: Models | None = None) -> None:
-        """Write values, errors and covariance into models (those that were fitted by default)."""
-        models = self.models if models is None else models
-        targets = [models[model].parameters[name] for model, name in self.names]
-        for parameter, value in zip(targets, self.values, strict=True):
-            # Rounding may leave a value at a limit beyond it by its last digit.
-            parameter.value = float(np.clip(value, *_limits(parameter)))
-        models.set_covariance(targets, self.covariance)
-        for parameter, error in zip(targets, self.errors, strict=True):
-            parameter.error = float(error)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: what the command line prints as ``fit``, and each source's significance."""
-        rows = [{k: _json_number(v) for k, v in row.items()} for row in self.parameters]
-        return {
-            "success": bool(self.success),
-            "message": self.message,
-            "nfev": int(self.nfev),
-            "stat": _json_number(self.total_stat),
-            "parameters": rows,
-            "covariance": {
-                "names": [f"{model}.{name}" for model, name in self.names],
-                "data": [[_json_number(v) for v in row] for row in self.covariance.tolist()],
-            },
-            "ts": {
-                name: {"ts": _json_number(t.ts), "dof": t.dof, "sigma": _json_number(t.sigma)}
-                for name, t in self.ts.items()
-            },
-        }
-
-    def __str__(self) -> str:
-        return (
-            "OptimizeResult\n\n"
-            f"\tbackend    : {self.backend}\n"
-            f"\tmethod     : {self.backend}\n"
-            f"\tsuccess    : {self.success}\n"
-            f"\tmessage    : {self.message}\n"
-            f"\tnfev       : {self.nfev}\n"
-            f"\ttotal stat : {self.total_stat:.2f}\n"
-        )
 
 
 class Fit:
@@ -360,6 +227,9 @@ class _Minimisation:
         self._zero = self._evaluate(np.zeros(len(x)))[0] + self._zero
 
     def _minuit(self, u: np.ndarray) -> np.ndarray:
+        # Loaded where it is needed: most fits end without it.
+        from iminuit import Minuit
+
         self.used_minuit = True
         minuit = Minuit(lambda v: self._evaluate(v)[0], u, grad=lambda v: self._evaluate(v)[1])
         minuit.errordef = Minuit.LEAST_SQUARES
@@ -423,9 +293,7 @@ class _Minimisation:
                 stat, gradient = self._evaluate(u)
         return u, hessian, held
 
-    def _escape(
-        self, u: np.ndarray, hessian: np.ndarray, held: np.ndarray
-    ) -> np.ndarray | None:
+    def _escape(self, u: np.ndarray, hessian: np.ndarray, held: np.ndarray) -> np.ndarray | None:
         """A lower point beside a saddle, None if this is no saddle."""
         free = np.flatnonzero(~held)
         if not len(free):
@@ -529,7 +397,7 @@ class _Minimisation:
                 edm = 0.5 * float(gradient[free] @ inverse @ gradient[free])
         else:
             edm = 0.0
-        off = self._off_limits(x, held)
+        off = self._offlimits_of(x, held)
         if off:
             return off, covariance, edm
         if reason:
@@ -543,7 +411,7 @@ class _Minimisation:
             )
         return "", covariance, edm
 
-    def _off_limits(self, x: np.ndarray, held: np.ndarray) -> str:
+    def _offlimits_of(self, x: np.ndarray, held: np.ndarray) -> str:
         """Why positions or sizes are where the fit was not allowed to go further."""
         ev = self.evaluator
         for i in np.flatnonzero(held):
@@ -617,7 +485,7 @@ def _bounds(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for i, ((model, name), q) in enumerate(
         zip(evaluator.names, evaluator.free_parameters, strict=True)
     ):
-        user_low, user_high = _limits(q)
+        user_low, user_high = limits_of(q)
         own_low, own_high = -np.inf, np.inf
         component = evaluator.models[model]
         if isinstance(component, SkyModel) and name in ("lon_0", "lat_0", "sigma"):
@@ -643,9 +511,7 @@ def _bounds(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(low, float), np.array(high, float), np.array(natural, bool)
 
 
-def _newton_step(
-    hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray
-) -> np.ndarray | None:
+def _newton_step(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> np.ndarray | None:
     """The step to the bottom of the parabola, None if it has none."""
     free = np.flatnonzero(~held)
     if not len(free) or not np.all(np.diag(hessian)[free] > 0):
@@ -658,15 +524,3 @@ def _newton_step(
     step = np.zeros(len(gradient))
     step[free] = -(vectors @ ((vectors.T @ (gradient[free] / scale)) / values)) / scale
     return step
-
-
-def _limits(parameter: Any) -> tuple[float, float]:
-    low, high = parameter.min, parameter.max
-    return (-np.inf if np.isnan(low) else low), (np.inf if np.isnan(high) else high)
-
-
-def _json_number(value: Any) -> Any:
-    """Floats that JSON cannot spell become None."""
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value

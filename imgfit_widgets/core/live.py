@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import ModelError
-from .evaluator import BandSums, DatasetLike, DatasetTerm, Evaluator, Region
+from .evaluator import DatasetLike, DatasetTerm, Evaluator, Region
 from .models import Models
+from .stats import BandSums
 
 __all__ = ["LinearSolver", "LiveLikelihood", "LiveState"]
 
@@ -98,7 +99,9 @@ class LinearSolver:
             Sources that are taken out.
         """
         gone = {
-            s.linear for term in self.evaluator.terms for s in term.sources
+            s.linear
+            for term in self.evaluator.terms
+            for s in term.sources
             if s.model.name in without
         }
         places = [i for i in self._free if i not in gone]

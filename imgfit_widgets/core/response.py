@@ -2,6 +2,8 @@
 
 Everything is a smooth function of the pixel position (x, y) of the source, with exact derivatives:
 
+`DatasetLike`
+    What is read of a dataset, here and by the evaluator.
 `PixelPosition`
     Sky coordinates of a model to pixels, and how a small circle on the sky looks in pixels.
 `SmoothGrid`
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import erf
@@ -24,9 +26,47 @@ from scipy.special import erf
 from .errors import DataError
 from .maps import WcsGeom, rotation, unit_vectors
 
-__all__ = ["LocalResponse", "PixelIntegrals", "PixelPosition", "Response", "SmoothGrid"]
+__all__ = [
+    "DatasetLike",
+    "LocalResponse",
+    "PixelIntegrals",
+    "PixelPosition",
+    "Response",
+    "SmoothGrid",
+]
 
 _DEG = math.pi / 180.0
+
+
+class DatasetLike(Protocol):
+    """What is read of a dataset: maps of counts-like quantities and responses.
+
+    ``counts, background`` (band, y, x) and ``exposure`` (true energy, y, x; m2 s) are maps with
+    ``data``; ``edisp`` has ``data`` (true energy, band, y, x) and ``psf`` has ``widths`` (deg) and
+    ``weights`` (true energy, width, y, x), each on a ``geom`` of its own. ``mask`` marks the bins
+    that are fitted.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def geom(self) -> WcsGeom: ...
+    @property
+    def energy_axis(self) -> Any: ...
+    @property
+    def energy_axis_true(self) -> Any: ...
+    @property
+    def counts(self) -> Any: ...
+    @property
+    def background(self) -> Any: ...
+    @property
+    def exposure(self) -> Any: ...
+    @property
+    def edisp(self) -> Any: ...
+    @property
+    def psf(self) -> Any: ...
+    @property
+    def mask(self) -> np.ndarray | None: ...
 
 
 class PixelPosition:
@@ -254,7 +294,7 @@ class SmoothGrid:
         if not np.isfinite(nodes.sum()):
             nodes = np.where(np.isfinite(nodes), nodes, 0.0)
         self._nodes = np.ascontiguousarray(nodes.T)
-        self._valid = nodes.any(axis=0)
+        self._valid = np.asarray(nodes.any(axis=0))
         self._cell = (i, j)
 
 
@@ -262,8 +302,12 @@ def _keys(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Weights of the nodes at -1, 0, 1, 2 for a position t in [0, 1), and their derivatives."""
     t2, t3 = t * t, t * t * t
     return (
-        (-0.5 * t3 + t2 - 0.5 * t, 1.5 * t3 - 2.5 * t2 + 1.0, -1.5 * t3 + 2.0 * t2 + 0.5 * t,
-         0.5 * t3 - 0.5 * t2),
+        (
+            -0.5 * t3 + t2 - 0.5 * t,
+            1.5 * t3 - 2.5 * t2 + 1.0,
+            -1.5 * t3 + 2.0 * t2 + 0.5 * t,
+            0.5 * t3 - 0.5 * t2,
+        ),
         (-1.5 * t2 + 2.0 * t - 0.5, 4.5 * t2 - 5.0 * t, -4.5 * t2 + 4.0 * t + 0.5, 1.5 * t2 - t),
     )
 
@@ -294,7 +338,7 @@ class LocalResponse:
 class Response:
     """Exposure, energy dispersion and PSF of a dataset as functions of pixel position."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: DatasetLike) -> None:
         geom = dataset.geom
         for key in ("exposure", "psf", "edisp"):
             if getattr(dataset, key) is None:

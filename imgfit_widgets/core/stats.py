@@ -2,14 +2,18 @@
 
 `cash` is the statistic of the fit. `PoissonTerm` sums it fast, with derivatives, over a fixed set
 of pixels, and stays finite and smooth for predictions that a minimiser drives to zero or below.
+`BandSums` does the same in closed form for pixels that hold a scaled background only.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import stats as scipy_stats
+import math
+from dataclasses import dataclass
 
-__all__ = ["TRUNCATION", "PoissonTerm", "cash", "sigma_of"]
+import numpy as np
+from scipy import special
+
+__all__ = ["FLOOR", "TRUNCATION", "BandSums", "PoissonTerm", "cash", "sigma_of"]
 
 TRUNCATION = 1e-25
 """Predictions at or below this are taken as this, as Gammapy does."""
@@ -86,6 +90,61 @@ class PoissonTerm:
         return np.asarray(curvature)
 
 
+@dataclass
+class BandSums:
+    """What the statistic of a scaled background needs to know of some pixels, by band.
+
+    ``counts`` and ``log`` leave out pixels without background, whose statistic is ``fixed``.
+    """
+
+    background: np.ndarray
+    counts: np.ndarray
+    log: np.ndarray
+    fixed: np.ndarray
+
+    @classmethod
+    def of(cls, n: np.ndarray, background: np.ndarray, weight: np.ndarray | None) -> BandSums:
+        if background.size and background.min() > TRUNCATION:
+            filled, log = n, np.log(background)
+            fixed = np.zeros(len(n))
+        else:
+            empty = background <= TRUNCATION
+            filled = np.where(empty, 0.0, n)
+            log = np.log(np.where(empty, 1.0, background))
+            fixed = -2.0 * math.log(TRUNCATION) * (n - filled).sum(axis=(1, 2))
+        weighted = background if weight is None else background * weight
+        return cls(
+            weighted.sum(axis=(1, 2)),
+            filled.sum(axis=(1, 2)),
+            np.einsum("ryx,ryx->r", filled, log),
+            fixed,
+        )
+
+    def minus(self, other: BandSums) -> BandSums:
+        return BandSums(
+            self.background - other.background,
+            self.counts - other.counts,
+            self.log - other.log,
+            self.fixed - other.fixed,
+        )
+
+    def stat_and_slope(self, factor: np.ndarray) -> tuple[float, np.ndarray]:
+        """Statistic of ``factor * background`` and its derivative by each band's factor.
+
+        Bends below `FLOOR` as `PoissonTerm` does.
+        """
+        held = np.maximum(factor, FLOOR)
+        bent = np.minimum(factor / FLOOR - 1.0, 0.0)
+        positive = held * np.exp(np.maximum(bent, -700.0))
+        stat = 2.0 * (positive * self.background - self.counts * (np.log(held) + bent) - self.log)
+        slope = 2.0 * (self.background * positive - self.counts) / held
+        return float(np.sum(stat + self.fixed)), slope
+
+    def curvature(self, factor: np.ndarray) -> np.ndarray:
+        """Second derivative by each band's factor (0 where bent: only the slope matters there)."""
+        return np.where(factor > FLOOR, 2.0 * self.counts / np.maximum(factor, FLOOR) ** 2, 0.0)
+
+
 def sigma_of(ts: float, dof: int) -> float:
     """Significance in Gaussian sigmas of a test statistic that follows chi2(dof) by chance.
 
@@ -94,23 +153,20 @@ def sigma_of(ts: float, dof: int) -> float:
     """
     if not ts > 0 or dof < 1:
         return 0.0
-    log_p = float(scipy_stats.chi2.logsf(ts, dof))
-    if log_p > -600.0:
-        return float(-scipy_stats.norm.ppf(0.5 * np.exp(log_p)))
-    # Far tails: solve log(2 Q(z)) = log p by Newton; d log Q / dz tends to -z.
-    if not np.isfinite(log_p):
-        half = 0.5 * dof
-        log_p = (half - 1.0) * np.log(0.5 * ts) - 0.5 * ts - float(_log_gamma(half))
-    z = np.sqrt(-2.0 * log_p)
-    for _ in range(20):
-        z += (np.log(2.0) + float(scipy_stats.norm.logsf(z)) - log_p) / z
-    return float(z)
+    half, x = 0.5 * dof, 0.5 * float(ts)
+    p = float(special.gammaincc(half, x))
+    # Far out, the upper incomplete gamma function by its continued fraction (DLMF 8.9.2).
+    log_p = math.log(p) if p > 1e-290 else _log_upper_gamma(half, x)
+    return float(-special.ndtri_exp(log_p - math.log(2.0)))
 
 
-def _log_gamma(value: float) -> float:
-    from scipy.special import gammaln
-
-    return float(gammaln(value))
+def _log_upper_gamma(a: float, x: float) -> float:
+    """Logarithm of the regularised upper incomplete gamma function for x far above a."""
+    fraction = 0.0
+    for k in range(60, 0, -1):
+        fraction = k * (k - a) / (x + 2 * k + 1 - a - fraction)
+    value = a * math.log(x) - x - math.log(x + 1 - a - fraction)
+    return value - float(special.gammaln(a))
 
 
 def _or_one(weight: np.ndarray | None) -> np.ndarray | float:

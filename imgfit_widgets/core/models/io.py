@@ -281,10 +281,13 @@ def _covariance_text(models: Models) -> str:
         columns.append([str(k), *(repr(float(v)) for v in matrix[:, k])])
     widths = [max(map(len, column)) for column in columns]
     rows = zip(*columns, strict=True)
-    return "\n".join(
-        "| " + " | ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ) + "\n"
+    return (
+        "\n".join(
+            "| " + " | ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) + " |"
+            for row in rows
+        )
+        + "\n"
+    )
 
 
 def _read_covariance(models: Models, path: Path) -> None:

@@ -1,0 +1,159 @@
+"""What a fit leaves behind: frozen, and with references to what it was computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .models import Models, Parameter
+from .response import DatasetLike
+
+__all__ = ["FitResult", "FitStep", "SourceTS", "limits_of"]
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """How far a running fit is: evaluations so far, statistic, values by (model, parameter)."""
+
+    nfev: int
+    stat: float
+    values: dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class SourceTS:
+    """How much a source improves the fit.
+
+    ``ts`` is the statistic without it (other amplitudes and norms re-solved) minus the one with it,
+    ``dof`` the number of its free parameters, ``sigma`` the equivalent significance if ts followed
+    chi2(dof).
+    """
+
+    ts: float
+    dof: int
+    sigma: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """The outcome of a fit, whole and unchanging.
+
+    Attributes
+    ----------
+    success : bool
+        Whether this is a minimum inside the map with a covariance.
+    message : str
+        Why not, and what to do; or how good it is.
+    nfev : int
+        Evaluations of the likelihood.
+    total_stat : float
+        Statistic at the end.
+    edm : float
+        Expected distance to the minimum, in units of the statistic.
+    names : tuple of (model, parameter)
+        The free parameters.
+    values, errors : ndarray, shape (n,)
+        In the parameters' units; an error is NaN if the data do not give one.
+    covariance : ndarray, shape (n, n)
+    parameters : tuple of dict
+        Every parameter: model, name, value, unit, error, min, max, frozen.
+    ts : dict
+        Source name to `SourceTS`.
+    datasets, models
+        What was fitted.
+    backend : str
+        ``newton``, or ``minuit`` where the valley was not that simple.
+    """
+
+    success: bool
+    message: str
+    nfev: int
+    total_stat: float
+    edm: float
+    names: tuple[tuple[str, str], ...]
+    values: np.ndarray
+    errors: np.ndarray
+    covariance: np.ndarray = field(repr=False)
+    parameters: tuple[dict[str, Any], ...] = field(repr=False)
+    ts: dict[str, SourceTS]
+    datasets: Sequence[DatasetLike] = field(repr=False)
+    models: Models = field(repr=False)
+    backend: str = "newton"
+
+    @property
+    def stat(self) -> float:
+        """The same as `total_stat`."""
+        return self.total_stat
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Correlation of the free parameters, shape (n, n)."""
+        scale = np.sqrt(np.clip(np.diag(self.covariance), 0.0, None))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = self.covariance / np.outer(scale, scale)
+        return np.where(np.isfinite(found), found, np.eye(len(scale)))
+
+    def value(self, model: str, parameter: str) -> float:
+        """Value of a free parameter."""
+        return float(self.values[self.names.index((model, parameter))])
+
+    def error(self, model: str, parameter: str) -> float:
+        """Error of a free parameter."""
+        return float(self.errors[self.names.index((model, parameter))])
+
+    def apply(self, models: Models | None = None) -> None:
+        """Write values, errors and covariance into models (those that were fitted by default)."""
+        models = self.models if models is None else models
+        targets = [models[model].parameters[name] for model, name in self.names]
+        for parameter, value in zip(targets, self.values, strict=True):
+            # Rounding may leave a value at a limit beyond it by its last digit.
+            parameter.value = float(np.clip(value, *limits_of(parameter)))
+        models.set_covariance(targets, self.covariance)
+        for parameter, error in zip(targets, self.errors, strict=True):
+            parameter.error = float(error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: what the command line prints as ``fit``, and each source's significance."""
+        rows = [{k: _json_number(v) for k, v in row.items()} for row in self.parameters]
+        return {
+            "success": bool(self.success),
+            "message": self.message,
+            "nfev": int(self.nfev),
+            "stat": _json_number(self.total_stat),
+            "parameters": rows,
+            "covariance": {
+                "names": [f"{model}.{name}" for model, name in self.names],
+                "data": [[_json_number(v) for v in row] for row in self.covariance.tolist()],
+            },
+            "ts": {
+                name: {"ts": _json_number(t.ts), "dof": t.dof, "sigma": _json_number(t.sigma)}
+                for name, t in self.ts.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        return (
+            "OptimizeResult\n\n"
+            f"\tbackend    : {self.backend}\n"
+            f"\tmethod     : {self.backend}\n"
+            f"\tsuccess    : {self.success}\n"
+            f"\tmessage    : {self.message}\n"
+            f"\tnfev       : {self.nfev}\n"
+            f"\ttotal stat : {self.total_stat:.2f}\n"
+        )
+
+
+def limits_of(parameter: Parameter) -> tuple[float, float]:
+    """The limits of a parameter, infinite where it has none."""
+    low, high = parameter.min, parameter.max
+    return (-np.inf if np.isnan(low) else low), (np.inf if np.isnan(high) else high)
+
+
+def _json_number(value: Any) -> Any:
+    """Floats that JSON cannot spell become None."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value
