@@ -67,16 +67,17 @@ class EventList:
     Parameters
     ----------
     ra, dec : ndarray, shape (N,)
-        ICRS degrees.
+        ICRS degrees, RA in [0, 360), in the precision of the file: single precision is kept, as
+        astropy does, so that an event at the edge of a pixel is counted where others count it.
     energy : ndarray, shape (N,)
         Reconstructed energy, TeV.
     header : `~astropy.io.fits.Header`
         Keywords of the HDU.
     """
 
-    ra: FloatArray
-    dec: FloatArray
-    energy: FloatArray
+    ra: NDArray[np.floating]
+    dec: NDArray[np.floating]
+    energy: NDArray[np.floating]
     header: fits.Header
 
     @classmethod
@@ -92,7 +93,8 @@ class EventList:
         data, header = _read_table(path, hdu_name)
         columns = []
         for name, unit in (("RA", "deg"), ("DEC", "deg"), ("ENERGY", "TeV")):
-            columns.append(_column(where, data, name, unit))
+            columns.append(_column(where, data, name, unit, keep_precision=True))
+        columns[0] = columns[0] % columns[0].dtype.type(360.0)
         for array in columns:
             array.flags.writeable = False
         return cls(*columns, header=header)
@@ -407,19 +409,23 @@ def _read_table(path: Path, hdu_name: str | int) -> tuple[Any, fits.Header]:
             return data, header
 
 
-def _column(where: str, data: Any, name: str, unit: str) -> FloatArray:
+def _column(
+    where: str, data: Any, name: str, unit: str, keep_precision: bool = False
+) -> NDArray[np.floating]:
+    """A column in a unit, as native numbers: double precision or that of the file."""
     if name not in data.dtype.names:
         raise DataError(f"{where}: no column {name}; there are {', '.join(data.dtype.names)}")
     found = (data.columns[name].unit or unit).strip()
-    factor = 1.0
+    values = np.asarray(data[name])
+    single = keep_precision and values.dtype.kind == "f" and values.dtype.itemsize == 4
+    values = values.astype(np.float32 if single else np.float64)
     if found != unit:
         try:
-            factor = float(u.Unit(found).to(unit))
+            values = values * u.Unit(found).to(unit)
         except ValueError as error:
             raise DataError(
                 f"{where}: column {name} has unit {found!r}, expected one like {unit!r}"
             ) from error
-    values = np.asarray(data[name], dtype=float) * factor
     if not np.all(np.isfinite(values)):
         raise DataError(f"{where}: column {name} holds values that are not finite")
     return values

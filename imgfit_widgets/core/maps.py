@@ -46,8 +46,12 @@ def _icrs_to_galactic() -> FloatArray:
 
 
 def unit_vectors(lon: ArrayLike, lat: ArrayLike) -> FloatArray:
-    """Unit vectors, shape (3, ...), of longitudes and latitudes in degrees."""
-    lon_rad, lat_rad = np.radians(lon), np.radians(lat)
+    """Unit vectors, shape (3, ...), of longitudes and latitudes in degrees.
+
+    Degrees become radians in the precision in which they come; the rest is double precision.
+    """
+    lon_rad = np.asarray(np.radians(lon), dtype=np.float64)
+    lat_rad = np.asarray(np.radians(lat), dtype=np.float64)
     cos_lat = np.cos(lat_rad)
     vectors = np.empty((3, *np.broadcast_shapes(lon_rad.shape, lat_rad.shape)))
     np.multiply(cos_lat, np.cos(lon_rad), out=vectors[0, ...])
