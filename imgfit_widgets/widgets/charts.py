@@ -15,7 +15,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from bqplot import Axis, Figure, Lines, LinearScale
+from bqplot import Axis, Figure, LinearScale, Lines
 from numpy.typing import ArrayLike, NDArray
 from traitlets import Float, Tuple, observe
 

@@ -278,13 +278,9 @@ class MapViewer(Panel):
             return
         x, y = self._pointer
         lon, lat = geom.pix_to_lonlat(x, y)
-        galactic = geom.to_frame(lon, lat, "galactic")
-        icrs = geom.to_frame(lon, lat, "icrs")
         parts = [
-            f"l, b <b>{_degrees(float(galactic[0]) % 360.0)} {_degrees(float(galactic[1]), sign=True)}</b>",
-            f"RA, Dec <b>{_degrees(float(icrs[0]) % 360.0)} {_degrees(float(icrs[1]), sign=True)}</b> "
-            f"({format_sexagesimal(float(icrs[0]), True, 1e-3)} "
-            f"{format_sexagesimal(float(icrs[1]), False, 1e-3)})",
+            f"l, b <b>{_degrees(*geom.to_frame(lon, lat, 'galactic'))}</b>",
+            f"RA, Dec {_equatorial(*geom.to_frame(lon, lat, 'icrs'))}",
             f"pixel <b>{round(x)}, {round(y)}</b>",
         ]
         parts += [f"{label} <b>{value}</b>" for label, value in self._values(round(x), round(y))]
@@ -324,8 +320,15 @@ def _signed(value: float) -> str:
     return f"{value:.1f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
 
 
-def _degrees(value: float, sign: bool = False) -> str:
-    return f"{value:{'+' if sign else ''}.4f}°".replace("-", "\N{MINUS SIGN}")
+def _degrees(lon: Any, lat: Any) -> str:
+    """A position in degrees."""
+    return f"{float(lon) % 360.0:.4f}° {float(lat):+.4f}°".replace("-", "\N{MINUS SIGN}")
+
+
+def _equatorial(lon: Any, lat: Any) -> str:
+    """An equatorial position in degrees and sexagesimal."""
+    hours = format_sexagesimal(float(lon), True, 1e-3)
+    return f"<b>{_degrees(lon, lat)}</b> ({hours} {format_sexagesimal(float(lat), False, 1e-3)})"
 
 
 def scientific(value: float, digits: int = 3) -> str:

@@ -15,19 +15,19 @@ image widget, so two image widgets take turns.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from bqplot import Axis, Figure, Label, Lines, LinearScale, PanZoom, Scatter
+from bqplot import Axis, Figure, Label, LinearScale, Lines, PanZoom, Scatter
 from bqplot import Image as ImageMark
 from bqplot_image_gl.interacts import MouseInteraction
 from bqplot_image_gl.viewlistener import ViewListener
 from numpy.typing import NDArray
-from traitlets import Bool, Enum, Float, HasTraits, Tuple, Unicode, observe
 from traitlets import Any as AnyTrait
+from traitlets import Bool, Enum, Float, HasTraits, Tuple, Unicode, observe
 
 from ..core.maps import WcsGeom
 from ..task import Owner
@@ -360,8 +360,9 @@ class SkyFigure(widgets.VBox):
             f'<span style="left:{100 * at:.2f}%">{escape(label)}</span>'
             for at, label in palette.bar_ticks(*self.cuts, self.stretch)
         )
+        ramp = palette.gradient(self._table)
         self._bar.value = (
-            f'<div class="imgfit-scale-ramp" style="background:{palette.gradient(self._table)}"></div>'
+            f'<div class="imgfit-scale-ramp" style="background:{ramp}"></div>'
             f'<div class="imgfit-scale-ticks">{ticks}</div>'
             f'<div class="imgfit-scale-label">{escape(self.bar_label)}</div>'
         )
