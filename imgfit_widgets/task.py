@@ -126,8 +126,11 @@ class Task(HasTraits):
         function: Callable[[Progress], Any],
         done: Callable[[Any], object] | None = None,
         kind: str = "",
+        estimate: bool = True,
     ) -> None:
         """Run ``function(progress)`` in a worker, then ``done(result)`` on the owner's thread.
+
+        ``estimate`` says whether the time left can be told from the fraction that is done.
 
         Raises
         ------
@@ -136,7 +139,7 @@ class Task(HasTraits):
         """
         if self.running:
             raise ImgfitError(f"{self.kind or 'A task'} is still running: wait for it or cancel it")
-        run = _Run(self, function, done)
+        run = _Run(self, function, done, estimate)
         self._run = run
         with self.hold_trait_notifications():
             self.set(kind=kind, fraction=0.0, message="", remaining="", live=None)
@@ -194,8 +197,9 @@ class _Run:
         task: Task,
         function: Callable[[Progress], Any],
         done: Callable[[Any], object] | None,
+        estimate: bool,
     ) -> None:
-        self.task, self.function, self.done = task, function, done
+        self.task, self.function, self.done, self.estimate = task, function, done, estimate
         self.cancelled = threading.Event()
         self.started = time.monotonic()
         self.latest: tuple[float, str] = (0.0, "")
@@ -242,7 +246,8 @@ class _Run:
         self.task.fraction = fraction
         if self.value is not self.task.live:
             self.task.live = self.value
-        self.task.remaining = remaining_words(time.monotonic() - self.started, fraction)
+        if self.estimate:
+            self.task.remaining = remaining_words(time.monotonic() - self.started, fraction)
         if not self.cancelled.is_set():
             self.task.message = message
 

@@ -1,0 +1,63 @@
+"""The likelihood that follows a hand, kept compiled as long as data and models stay the same."""
+
+from __future__ import annotations
+
+from .core.dataset import Datasets
+from .core.errors import ImgfitError
+from .core.fit import LiveLikelihood, LiveState
+from .core.models import Models
+
+
+class Preview:
+    """Gives the `LiveState` of models on datasets; compiles anew only when that is needed."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._likelihood: LiveLikelihood | None = None
+        self._shown: object = None
+        self._state: LiveState | None = None
+
+    def state(self, datasets: Datasets | None, models: Models, selected: str) -> LiveState | None:
+        """The state of the parameters as they are; None where they have no likelihood."""
+        if datasets is None or not len(models):
+            return None
+        name = selected if selected in [model.name for model in models.sky_models] else None
+        try:
+            likelihood = self._compiled(datasets, models)
+            if self._state is None or self._shown != name:
+                self._state, self._shown = likelihood.update(name, resolve=False), name
+        except ImgfitError:
+            self._state = None
+        return self._state
+
+    def move(
+        self, datasets: Datasets, models: Models, name: str, values: dict[str, float]
+    ) -> LiveState:
+        """Give a source new spatial values, re-solve amplitudes and norms, and set them all.
+
+        Raises
+        ------
+        ModelError
+            A value is refused; then none is changed.
+        """
+        likelihood = self._compiled(datasets, models)
+        self._key = None  # until models and likelihood agree again
+        for parameter, value in values.items():
+            models[name].spatial_model.parameters[parameter].value = value
+        state = likelihood.update(name, **values)
+        for (owner, parameter), value in state.values.items():
+            models[owner].parameters[parameter].value = value
+        self._key, self._shown, self._state = _key(datasets, models), name, state
+        return state
+
+    def _compiled(self, datasets: Datasets, models: Models) -> LiveLikelihood:
+        key = _key(datasets, models)
+        if self._likelihood is None or key != self._key:
+            self._likelihood, self._key = LiveLikelihood(datasets, models), key
+            self._state = None
+        return self._likelihood
+
+
+def _key(datasets: Datasets, models: Models) -> object:
+    parameters = tuple((p.value, p.min, p.max, p.frozen) for p in models.parameters)
+    return id(datasets), tuple(map(id, models)), repr(parameters)

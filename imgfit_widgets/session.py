@@ -1,0 +1,301 @@
+"""Everything that can be done on the screen, as methods.
+
+A `Session` is the state that all widgets share (see `imgfit_widgets.state`) with the verbs that
+change it. Widgets link to its traits and call its verbs; a script can do the same. Verbs run on the
+thread that owns the state; long ones hand their work to `Session.task`. A verb that cannot be done
+leaves the state as it was, says why in ``error`` and raises an `ImgfitError`; `Session.attempt`
+calls one without raising.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from . import session_files as files
+from . import sources
+from .core.analysis import Analysis
+from .core.config import AnalysisConfig
+from .core.dataset import Datasets, MapDataset
+from .core.errors import ImgfitError
+from .core.fit import Fit, FitResult
+from .core.models import Models, SkyModel, SpatialModel
+from .state import State
+from .task import Task
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def verb(method: Verb) -> Verb:
+    """Run a method on the state's owner, as one gesture, with its error kept in ``error``."""
+
+    @functools.wraps(method)
+    def call(self: Session, *args: Any, **kwargs: Any) -> Any:
+        if not self.owner.is_here:
+            return self.owner(functools.partial(self.attempt, call, self, *args, **kwargs))
+        self.error = ""
+        try:
+            with self.history.gesture():
+                return method(self, *args, **kwargs)
+        except ImgfitError as error:
+            self.error = str(error)
+            raise
+
+    return cast(Verb, call)
+
+
+class Session(State):
+    """A `State` and the verbs that change it.
+
+    Parameters
+    ----------
+    config : AnalysisConfig or str, optional
+        An object or YAML text.
+    models : Models or str, optional
+        An object or YAML text.
+    data_roots : tuple of paths
+        If given, a configuration may only read data below these folders.
+    """
+
+    def __init__(
+        self,
+        config: AnalysisConfig | str | None = None,
+        models: Models | str | None = None,
+        data_roots: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.data_roots = tuple(data_roots)
+        if config is not None:
+            self.set_config(config)
+        if models is not None:
+            self.set_models(models)
+        self.history.clear()
+
+    # --- what can be done
+    def why_not(self, verb: str) -> str:
+        """Why a verb cannot be done now, in words; empty if it can."""
+        busy = {"reduce": "Reducing the data", "fit": "Fitting", "snap": "Moving the source"}
+        if verb in ("reduce", "fit", "snap") and self.task.running:
+            return busy.get(self.task.kind, "Busy")
+        if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
+            return "Reduce the data first"
+        if verb == "fit" and not len(self.models.parameters.free_parameters):
+            return "Every parameter is frozen" if len(self.models) else "Add a source first"
+        if verb in ("remove_source", "snap", "nudge") and self.source is None:
+            return "Select a source first"
+        if verb in ("undo", "redo") and not getattr(self.history, f"can_{verb}"):
+            return f"Nothing to {verb}"
+        return "Nothing is running" if verb == "cancel" and not self.task.running else ""
+
+    def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a verb for a widget: an `ImgfitError` ends in ``error`` and is not raised."""
+        try:
+            return function(*args, **kwargs)
+        except ImgfitError as error:
+            self.error = str(error)
+            return None
+
+    # --- configuration and reduction
+    @verb
+    def set_config(self, config: AnalysisConfig | str) -> None:
+        """Take over a configuration: an object or YAML text."""
+        self.config.take(AnalysisConfig.from_yaml(config) if isinstance(config, str) else config)
+
+    @verb
+    def reduce(self) -> Task:
+        """Reduce the observations to datasets, in the background; a failure changes nothing."""
+        self._require("reduce")
+        config = self.config.copy()
+        config.check_supported()
+        files.check_allowed(config, self.data_roots)
+
+        def work(progress: Any) -> Datasets | None:
+            analysis = Analysis(config)
+            analysis.get_observations()
+            analysis.get_datasets(progress)
+            return analysis.datasets
+
+        self.task.start(work, lambda datasets: self.set_datasets(datasets, config), "reduce")
+        return self.task
+
+    @verb
+    def set_datasets(
+        self, datasets: Datasets | MapDataset, config: AnalysisConfig | None = None
+    ) -> None:
+        """Take over datasets, reduced with ``config``; each gets a background model."""
+        first = self.datasets is None
+        self._put(self.models, Datasets([datasets] if isinstance(datasets, MapDataset) else datasets))
+        self._reduced = config.to_dict() if config is not None else None
+        if first:
+            self.history.absorb()
+
+    # --- models
+    @verb
+    def set_models(self, models: Models | str) -> None:
+        """Take over models: an object or YAML text."""
+        new = Models.from_yaml(models) if isinstance(models, str) else models.copy()
+        self._put(new, self.datasets)
+
+    @verb
+    def add_source(
+        self,
+        lon: float,
+        lat: float,
+        frame: str | None = None,
+        spatial: str | type[SpatialModel] = "point",
+        name: str | None = None,
+    ) -> str:
+        """Add a source at (lon, lat) in degrees of ``frame``, by default the map's; its name.
+
+        Its amplitude is the one that the counts at that place ask for.
+        """
+        dataset = self._dataset("add_source")
+        name = name or self.models.unique_name("Source")
+        source = sources.new_source(dataset, (lon, lat), frame, spatial, name)
+        self.models.insert(len(self.models.sky_models), source)
+        self._move(name)
+        self.selected = name
+        return name
+
+    @verb
+    def remove_source(self, name: str | None = None) -> None:
+        """Remove a model, the selected source by default."""
+        if not name:
+            self._require("remove_source")
+        self.models.remove(name or self.selected)
+        self.select(self.selected)
+
+    @verb
+    def set_shape(self, name: str, tag: str) -> None:
+        """Give a source another spatial model at the same position."""
+        if tag not in self.models[name].spatial_model.tag:
+            self.models.replace(name, sources.reshaped(self.models[name], tag))
+            self._move(name)
+
+    def select(self, name: str) -> None:
+        """Select a model by name; an empty or unknown name selects none."""
+        self.selected = name if name in self.models.names else ""
+
+    # --- by hand
+    def begin_drag(self, name: str) -> None:
+        """Start to move a source or its size handle; what follows until `end_drag` is one step."""
+        self.history.begin()
+        self.selected = name
+
+    @verb
+    def drag_to(self, name: str, lon: float, lat: float) -> None:
+        """Move a source to (lon, lat) in degrees of the map's frame; fluxes are solved anew."""
+        geom = self._dataset("add_source").geom
+        if geom.contains(lon, lat):  # else the source waits at the edge for the hand to come back
+            self._move(name, **sources.moved(geom, self.models[name], lon, lat))
+
+    @verb
+    def drag_size(self, name: str, value: float) -> None:
+        """Give a source another size, in degrees; fluxes are solved anew."""
+        self._move(name, **sources.resized(self.models[name], value))
+
+    def end_drag(self) -> None:
+        """Let go."""
+        self.history.end()
+
+    @verb
+    def nudge(self, dx: float, dy: float) -> None:
+        """Move the selected source by pixels of the map."""
+        geom = self._dataset("nudge").geom
+        source = cast(SkyModel, self.source)
+        self.drag_to(source.name, *sources.stepped(geom, source, dx, dy))
+
+    @verb
+    def snap(self) -> Task:
+        """Move the selected source to the best position nearby, in the background."""
+        datasets, name = self._require("snap"), self.selected
+        models = sources.only_position(self.models, name)
+
+        def apply(result: FitResult) -> None:
+            with self.history.gesture():
+                place = {p: result.value(name, p) for p in ("lon_0", "lat_0")}
+                self._move(name, **place)
+
+        work = functools.partial(Fit().solve, datasets, models)
+        self.task.start(work, apply, "snap", estimate=False)
+        return self.task
+
+    # --- fit
+    @verb
+    def fit(self) -> Task:
+        """Fit all free parameters in the background; ``task.live`` is its newest step."""
+        datasets, models, names = self._require("fit"), self.models.copy(), self.models.names
+
+        def work(progress: Any) -> FitResult:
+            return Fit().solve(datasets, models, progress, self.task.send)
+
+        def apply(result: FitResult) -> None:
+            if self.models.names != names or self.datasets is not datasets:
+                raise ImgfitError("The models or data changed while the fit ran; fit again")
+            with self.history.gesture():
+                result.apply(self.models)
+                self.fit_result = result
+            if not result.success:
+                raise ImgfitError(result.message)
+
+        self.task.start(work, apply, "fit", estimate=False)
+        return self.task
+
+    def cancel(self) -> None:
+        """Stop what runs in the background."""
+        self.owner(self.task.cancel)
+
+    def undo(self) -> None:
+        """Take the last gesture back."""
+        self.owner(self.history.undo)
+
+    def redo(self) -> None:
+        """Do what was undone again."""
+        self.owner(self.history.redo)
+
+    # --- files: each export answers with a file name and the file's content
+    def export_session(self) -> tuple[str, bytes]:
+        """Configuration, models and view, to go on later with `open`."""
+        return files.export_session(self.config, self.models, self.view, self.selected)
+
+    def export_config(self) -> tuple[str, bytes]:
+        """The configuration as YAML."""
+        return "config.yaml", self.config.to_yaml().encode()
+
+    def export_models(self) -> tuple[str, bytes]:
+        """The models as YAML."""
+        return "models.yaml", self.models.to_yaml().encode()
+
+    def export_dataset(self) -> tuple[str, bytes]:
+        """The displayed dataset as FITS."""
+        return files.export_dataset(self._dataset("export_dataset"))
+
+    def export_results(self, form: str = "json") -> tuple[str, bytes]:
+        """The fit result ("json") or the parameter table ("ecsv")."""
+        return files.export_results(self.fit_result, self.models, form)
+
+    def save(self, path: str | Path) -> None:
+        """Write a session file."""
+        files.write_bytes(path, self.export_session()[1])
+
+    @verb
+    def open(self, source: str | Path | bytes) -> None:
+        """Take over a session file, from a path or its content; `reduce` then makes the data."""
+        saved = files.read_session(source)
+        self.config.take(saved.config)
+        self._put(saved.models, self.datasets)
+        self.view = saved.view
+        self.select(saved.selected)
+
+    def _require(self, verb: str) -> Datasets | None:
+        """The datasets; ImgfitError with the reason if the verb cannot be done now."""
+        reason = self.why_not(verb)
+        if reason:
+            raise ImgfitError(reason)
+        return self.datasets
+
+    def _dataset(self, verb: str) -> MapDataset:
+        self._require(verb)
+        return cast(MapDataset, self.dataset)

@@ -1,0 +1,153 @@
+"""What goes out of a session and comes back in: downloads, the session file, allowed folders.
+
+A session file is a zip with ``config.yaml`` and ``models.yaml``, which Gammapy reads, and
+``session.json`` for what Gammapy does not know: errors' covariance, the view, what is selected.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .core.config import AnalysisConfig, expand_path
+from .core.dataset import MapDataset
+from .core.errors import ConfigError, DataError, ImgfitError
+from .core.fit import FitResult
+from .core.models import Models
+
+FORMAT = 1
+MAX_BYTES = 50_000_000  # unpacked; a session file is text, so anything larger is not one
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The content of a session file."""
+
+    config: AnalysisConfig
+    models: Models
+    view: dict[str, Any]
+    selected: str
+
+
+def export_session(
+    config: AnalysisConfig, models: Models, view: dict[str, Any], selected: str
+) -> tuple[str, bytes]:
+    """File name and bytes of a session file; ``view`` holds what JSON can hold."""
+    content = {
+        "format": FORMAT,
+        "covariance": models.covariance.tolist(),
+        "view": view,
+        "selected": selected,
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.yaml", config.to_yaml())
+        archive.writestr("models.yaml", models.to_yaml())
+        archive.writestr("session.json", json.dumps(content))
+    return "session.imgfit", buffer.getvalue()
+
+
+def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
+    """Read a session file, from a path or its content.
+
+    Raises
+    ------
+    DataError
+        This is not a session file, or of a later format.
+    ConfigError, ModelError
+        Its configuration or models are wrong.
+    """
+    content = source if isinstance(source, bytes) else read_bytes(source)
+    name = "session file" if isinstance(source, bytes) else str(source)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
+                raise DataError(f"{name}: too large for a session file")
+            parts = {item: archive.read(item).decode() for item in archive.namelist()}
+        state = json.loads(parts["session.json"])
+        version, covariance = int(state["format"]), state["covariance"]
+        config, models = parts["config.yaml"], parts["models.yaml"]
+        view, selected = dict(state.get("view", {})), str(state.get("selected", ""))
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError):
+        raise DataError(f"{name}: not a session file; expected one saved by the workbench") from None
+    if version > FORMAT:
+        raise DataError(f"{name}: saved by a later version (format {version}, expected {FORMAT})")
+    found = Models.from_yaml(models)
+    if covariance:
+        found.covariance = covariance
+    return Saved(AnalysisConfig.from_yaml(config), found, view, selected)
+
+
+def export_dataset(dataset: MapDataset) -> tuple[str, bytes]:
+    """A dataset as gzipped FITS, in the layout of Gammapy's MapDataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"dataset-{dataset.name}.fits.gz"
+        dataset.write(path)
+        return path.name, path.read_bytes()
+
+
+def export_results(result: FitResult | None, models: Models, form: str) -> tuple[str, bytes]:
+    """The fit result as JSON, as on the command line, or the parameter table as ECSV.
+
+    Raises
+    ------
+    ImgfitError
+        There is no fit result yet.
+    """
+    if form == "ecsv":
+        text = io.StringIO()
+        models.to_parameters_table().write(text, format="ascii.ecsv")
+        return "parameters.ecsv", text.getvalue().encode()
+    if result is None:
+        raise ImgfitError("There is no fit result yet; fit first")
+    return "result.json", json.dumps({"fit": result.to_dict()}, indent=2).encode()
+
+
+def check_allowed(config: AnalysisConfig, roots: Sequence[str | os.PathLike[str]]) -> None:
+    """Refuse paths of a configuration that lie outside of ``roots``; none given allows all.
+
+    Raises
+    ------
+    ConfigError
+        Names the key and the path as it was written, not what it expands to.
+    """
+    if not roots:
+        return
+    allowed = [Path(root).expanduser().resolve() for root in roots]
+    for item in _read_paths(config):
+        path = expand_path(item.value, item.path).resolve()
+        if not any(path.is_relative_to(root) for root in allowed):
+            raise ConfigError(
+                f"{item.path}: {str(item.value)!r} is not in a folder that this server may read; "
+                f"expected a path below {' or '.join(map(str, roots))}"
+            )
+
+
+def _read_paths(config: AnalysisConfig) -> Iterable[Any]:
+    written = {"general.log.filename"}
+    for item in config.fields():
+        if isinstance(item.value, Path) and item.path not in written:
+            yield item
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A file's content; DataError with the reason if that fails."""
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file; ImgfitError with the reason if that fails."""
+    try:
+        Path(path).expanduser().write_bytes(content)
+    except OSError as error:
+        raise ImgfitError(f"{path}: cannot be written: {error.strerror}") from None

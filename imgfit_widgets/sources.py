@@ -1,0 +1,122 @@
+"""Sources as a hand makes and changes them, and the models that go with a set of datasets."""
+
+from __future__ import annotations
+
+from .core.analysis import with_background
+from .core.dataset import Datasets, MapDataset
+from .core.errors import ModelError
+from .core.maps import WcsGeom
+from .core.models import (
+    SPATIAL_MODELS,
+    Component,
+    Models,
+    PowerLaw2SpectralModel,
+    SkyModel,
+    SpatialModel,
+)
+
+START_FLUX = 1e-12  # cm-2 s-1; only a start, the counts at the place decide
+MIN_SIZE = 1e-4  # deg; a source that is dragged smaller would be a point
+
+
+def new_source(
+    dataset: MapDataset,
+    position: tuple[float, float],
+    frame: str | None,
+    spatial: str | type[SpatialModel],
+    name: str,
+) -> SkyModel:
+    """A source with start values that make sense: a power law of index 2 over the map's energies.
+
+    Parameters
+    ----------
+    dataset : MapDataset
+    position : (float, float)
+        Longitude and latitude in degrees of ``frame``, by default of the map's.
+    frame : str or None
+    spatial : str or class
+        A spatial model or its tag.
+    name : str
+
+    Raises
+    ------
+    ModelError
+        The position is not on the map, or there is no such shape.
+    """
+    geom = dataset.geom
+    lon, lat = position
+    if frame is not None and frame != geom.frame:
+        lon, lat = (float(value) for value in geom.from_frame(lon, lat, frame))
+    if not geom.contains(lon, lat):
+        raise ModelError(
+            f"{name}: {lon:.3f}, {lat:.3f} deg ({geom.frame}) is not on the map; expected a "
+            "position inside it"
+        )
+    edges = dataset.energy_axis.edges
+    spectrum = PowerLaw2SpectralModel(amplitude=START_FLUX, emin=edges[0], emax=edges[-1])
+    spectrum.index.frozen = True  # one image says nothing of it
+    return SkyModel(spectrum, _shape(spatial).new_at(lon, lat, geom.frame), name=name)
+
+
+def reshaped(source: SkyModel, tag: str) -> SkyModel:
+    """The source with another spatial model at the same position."""
+    lon, lat = source.spatial_model.position_lonlat
+    shape = _shape(tag).new_at(lon, lat, source.frame)
+    return SkyModel(source.copy().spectral_model, shape, source.name, source.datasets_names)
+
+
+def only_position(models: Models, name: str) -> Models:
+    """A copy in which only the position of one source, amplitudes and norms are free."""
+    models = models.copy()
+    for parameter in models.parameters:
+        moves = parameter.owner == name and parameter.name in ("lon_0", "lat_0")
+        linear = parameter.name in ("amplitude", "norm") and not parameter.frozen
+        parameter.frozen = not (moves or linear)
+    return models
+
+
+def moved(geom: WcsGeom, source: SkyModel, lon: float, lat: float) -> dict[str, float]:
+    """Parameters that put a source to a position in degrees of the map's frame."""
+    if source.frame != geom.frame:
+        lon, lat = (float(value) for value in geom.to_frame(lon, lat, source.frame))
+    shape = source.spatial_model
+    return {
+        "lon_0": lon / shape.lon_0.factor_to_expected,
+        "lat_0": lat / shape.lat_0.factor_to_expected,
+    }
+
+
+def resized(source: SkyModel, size: float) -> dict[str, float]:
+    """Parameters that give a source a size in degrees; none for a point."""
+    name = source.spatial_model.size_parameter
+    if name is None:
+        return {}
+    factor = source.spatial_model.parameters[name].factor_to_expected
+    return {name: max(size, MIN_SIZE) / factor}
+
+
+def stepped(geom: WcsGeom, source: SkyModel, dx: float, dy: float) -> tuple[float, float]:
+    """The position, in degrees of the map's frame, some pixels away from a source."""
+    lon, lat = source.spatial_model.position_lonlat
+    x, y = geom.lonlat_to_pix(*geom.from_frame(lon, lat, source.frame))
+    lon, lat = geom.pix_to_lonlat(x + dx, y + dy)
+    return float(lon), float(lat)
+
+
+def for_datasets(models: Models, datasets: Datasets | None) -> tuple[Component, ...]:
+    """The components with a background for each dataset, and none for those that are not there."""
+    if datasets is None:
+        return tuple(models)
+    gone = [m for m in models.background_models if m.dataset_name not in datasets.names]
+    kept = Models(model for model in models if model not in gone)
+    return tuple(with_background(kept, datasets))
+
+
+def _shape(spatial: str | type[SpatialModel]) -> type[SpatialModel]:
+    """A spatial model class from one of its tags."""
+    if not isinstance(spatial, str):
+        return spatial
+    known = {tag: cls for cls in SPATIAL_MODELS for tag in cls.tag}
+    if spatial not in known:
+        raise ModelError(f"{spatial!r} is not a shape; expected one of {', '.join(known)}")
+    return known[spatial]

@@ -1,0 +1,168 @@
+"""The one state that all widgets share: what is edited, what was computed, and its history.
+
+Three things follow from the state by themselves, without any verb: the predicted counts of the
+present parameters (`preview`), one step of undo for every gesture or edit (`history`), and the
+answer to whether data and fit still belong to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from traitlets import Any as AnyTrait
+from traitlets import Dict, Enum, HasTraits, Instance, Int, Unicode, observe
+
+from . import sources
+from .core.config import AnalysisConfig
+from .core.dataset import Datasets, MapDataset
+from .core.fit import FitResult
+from .core.models import Models, Parameter, SkyModel
+from .history import History, Step
+from .preview import Preview
+from .task import Owner, Task
+
+
+class State(HasTraits):
+    """What a workbench knows.
+
+    ``models`` is one object for the whole life of the state: its ``components`` are replaced.
+    ``preview`` is the `LiveState` (predicted counts, statistic, ΔTS) of the parameters as they are.
+    ``selected`` names a model, ``dataset_name`` the dataset that is displayed, ``error`` says what
+    went wrong last; each may be empty. ``view`` is what panels want to be kept in a session file.
+    ``revision`` grows with every step, undo and redo: who depends on the whole state watches it.
+    """
+
+    config = Instance(AnalysisConfig)
+    datasets = Instance(Datasets, allow_none=True, default_value=None)
+    models = Instance(Models)
+    fit_result = Instance(FitResult, allow_none=True, default_value=None)
+    preview = AnyTrait(None, allow_none=True)
+    selected = Unicode()
+    mode = Enum(["navigate", "edit", "add"], "navigate")
+    error = Unicode()
+    dataset_name = Unicode()
+    view = Dict()
+    revision = Int()
+
+    def __init__(self) -> None:
+        super().__init__(config=AnalysisConfig(), models=Models())
+        self.owner = Owner()
+        self.task = Task(self.owner)
+        self._preview = Preview()
+        self._reduced: object = None
+        self._followed: list[Parameter] = []
+        self.history = History(self._take, self._restore, self._committed, self.owner)
+        self.models.observe(self._follow, "components")
+        self.config.observe_all(self.history.changed)
+        self.task.observe(self._task_changed, "status")
+
+    @property
+    def dataset(self) -> MapDataset | None:
+        """The dataset that is displayed."""
+        if self.datasets is None or self.dataset_name not in self.datasets.names:
+            return None
+        return self.datasets[self.dataset_name]
+
+    @property
+    def source(self) -> SkyModel | None:
+        """The selected source."""
+        return next((m for m in self.models.sky_models if m.name == self.selected), None)
+
+    @property
+    def fit_is_current(self) -> bool:
+        """Whether data, models and values are those that the last fit ended with."""
+        result = self.fit_result
+        if result is None or list(result.datasets) != list(self.datasets or ()):
+            return False
+        now, then = list(self.models.parameters), result.parameters
+        return len(now) == len(then) and all(
+            (p.owner, p.name, p.frozen) == (row["model"], row["name"], row["frozen"])
+            and math.isclose(p.value, row["value"], rel_tol=1e-9)
+            for p, row in zip(now, then, strict=True)
+        )
+
+    @property
+    def data_are_current(self) -> bool:
+        """Whether the datasets are those of the configuration as it is."""
+        return self._reduced in (None, self.config.to_dict())
+
+    # --- changes, for the verbs
+    def _put(self, models: Models, datasets: Datasets | None) -> None:
+        """Take over models and datasets together, with the backgrounds that they need."""
+        parameters, errors = models.parameters, [p.error for p in models.parameters]
+        with self.history.gesture():
+            if models is not self.models:
+                self.models.components = models.components
+                self.models.set_covariance(parameters, models.covariance)
+                for parameter, error in zip(parameters, errors, strict=True):
+                    parameter.error = error
+            self.models.components = sources.for_datasets(self.models, datasets)
+            with self.hold_trait_notifications():
+                self.datasets = datasets
+                if datasets is not None and self.dataset_name not in datasets.names:
+                    self.dataset_name = datasets.names[0]
+                if self.selected not in self.models.names:
+                    self.selected = ""
+        self._refresh()
+
+    def _move(self, name: str, **values: float) -> None:
+        """Give a source new spatial values; amplitudes and norms are solved anew."""
+        if self.datasets is not None:
+            with self.history.gesture():
+                self.preview = self._preview.move(self.datasets, self.models, name, values)
+
+    # --- what follows by itself
+    @observe("selected")
+    def _refresh(self, change: object = None) -> None:
+        self.preview = self._preview.state(self.datasets, self.models, self.selected)
+
+    def _follow(self, change: object = None) -> None:
+        """Watch the parameters of the present components."""
+        for parameter in self._followed:
+            parameter.unobserve(self._edited)
+        self._followed = list(self.models.parameters)
+        for parameter in self._followed:
+            parameter.observe(self._edited)
+        self._edited()
+
+    def _edited(self, change: object = None) -> None:
+        if not self.history.busy:
+            self.history.changed()
+            self.owner.soon(self._refresh)
+
+    def _task_changed(self, change: Any) -> None:
+        self.error = self.task.error if change.new == "failed" else ""
+
+    # --- history
+    def _take(self) -> Step[_Moment]:
+        config, models = self.config.to_dict(), self.models
+        numbers = [
+            (p.owner, p.name, p.value, p.error, p.min, p.max, p.frozen) for p in models.parameters
+        ]
+        shapes = [model.spatial_model.tag[0] for model in models.sky_models]
+        token = repr((config, numbers, shapes, id(self.datasets), id(self.fit_result)))
+        moment = _Moment(config, models.copy(), self.datasets, self.fit_result, self._reduced)
+        return Step(token, moment)
+
+    def _restore(self, moment: _Moment) -> None:
+        self.config.take(AnalysisConfig.from_dict(moment.config))
+        self._reduced = moment.reduced
+        self.fit_result = moment.fit_result
+        self._put(moment.models.copy(), moment.datasets or self.datasets)
+
+    def _committed(self) -> None:
+        self._refresh()
+        self.revision += 1
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What one step of the history keeps. Datasets and results never change, so no copies."""
+
+    config: dict[str, Any]
+    models: Models
+    datasets: Datasets | None
+    fit_result: FitResult | None
+    reduced: object

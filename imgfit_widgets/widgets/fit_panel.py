@@ -1,0 +1,94 @@
+"""The fit: start and cancel it, and watch it while it runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..session import Session
+from .numbers import count_text, value_text
+from .progress import ProgressBar
+from .style import Panel, button, card_head, escape, row, show, text
+
+_KINDS = {"reduce": "reducing the data", "fit": "fitting", "snap": "moving the source"}
+
+
+class FitPanel(Panel):
+    """Fit and Cancel buttons, status, and the statistic and parameters during a run."""
+
+    def __init__(self, session: Session) -> None:
+        self.fit_button = button("Fit", classes="imgfit-primary imgfit-fit-button")
+        self.cancel_button = button("Cancel", "Stop what runs", "imgfit-cancel-button")
+        self.status = text(classes="imgfit-status")
+        self.reason = text(classes="imgfit-reason")
+        self.progress = ProgressBar(session.task).add_class("imgfit-progress")
+        self.live = text(classes="imgfit-fit-live")
+        head = card_head("Fit", self.status)
+        actions = row(self.fit_button, self.cancel_button, self.reason)
+        super().__init__(
+            session, [head, actions, self.progress, self.live], "imgfit-card imgfit-fit"
+        )
+        self.fit_button.on_click(lambda _: session.attempt(session.fit))
+        self.cancel_button.on_click(lambda _: session.cancel())
+        session.task.observe(self._update, ["status", "message"])
+        session.task.observe(self._follow, "live")
+        session.observe(self._update, ["revision", "datasets"])
+        session.observe(self._show_statistic, "preview")
+        self._update()
+
+    def _update(self, change: object = None) -> None:
+        task, session = self.session.task, self.session
+        reason = session.why_not("fit")
+        self.fit_button.disabled = bool(reason)
+        self.cancel_button.disabled = not task.running
+        self.cancel_button.tooltip = session.why_not("cancel") or "Stop what runs"
+        detail = _KINDS.get(task.kind, "") if task.running else ""
+        self.status.value = (
+            f'<span class="imgfit-status-word imgfit-is-{task.status}" '
+            f'title="{escape(task.message or detail)}">{task.status}</span>'
+        )
+        if task.running:
+            self.reason.value = detail
+        elif task.status == "failed":
+            self.reason.value = f'<span class="imgfit-failed">{escape(task.error)}</span>'
+        elif task.status in ("done", "cancelled"):
+            self.reason.value = escape(reason or f"{_done(task.kind)} {task.message}")
+        else:
+            self.reason.value = escape(reason)
+        if not task.running:
+            self._show_statistic()
+
+    def _follow(self, change: Any) -> None:
+        step = change.new
+        if step is None:
+            return
+        cells = "".join(
+            f"<tr><td>{escape(model)}</td><td>{escape(name)}</td><td>{value_text(value)}</td></tr>"
+            for (model, name), value in step.values.items()
+        )
+        stat = f"{step.stat:.2f}" if math.isfinite(step.stat) else "…"
+        self.live.value = (
+            f'<div class="imgfit-figures"><span>Statistic <b>{stat}</b></span>'
+            f"<span>Evaluations <b>{step.nfev}</b></span></div><table>{cells}</table>"
+        )
+
+    def _show_statistic(self, change: object = None) -> None:
+        """Between fits: the statistic of the parameters as they are."""
+        state = self.session.preview
+        if self.session.task.running:
+            return
+        show(self.live, state is not None)
+        if state is None:
+            return
+        parts = [f"<span>Statistic <b>{state.stat:.2f}</b></span>"]
+        name = self.session.selected
+        dts = state.delta_ts
+        if name in [model.name for model in self.session.models.sky_models]:
+            parts.append(f"<span>ΔTS of {escape(name)} <b>{dts:.1f}</b></span>")
+        predicted = sum(float(npred.sum()) for npred in state.npred)
+        parts.append(f"<span>Predicted <b>{count_text(predicted)}</b></span>")
+        self.live.value = f'<div class="imgfit-figures">{"".join(parts)}</div>'
+
+
+def _done(kind: str) -> str:
+    return {"reduce": "Reduction", "fit": "Fit", "snap": "Move"}.get(kind, "")

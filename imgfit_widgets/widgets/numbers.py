@@ -1,0 +1,83 @@
+"""How numbers are written: a value to two significant digits of its error, never more than known.
+
+`value_text` and `error_text` go side by side in a table; `measurement` is the form for reading,
+with one power of ten and the unit.
+"""
+
+from __future__ import annotations
+
+import math
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")  # noqa: RUF001
+
+
+def value_text(value: float, error: float = 0.0) -> str:
+    """A number as an input shows it: to two digits of its error, else to six digits.
+
+    ``(-0.0518133, 0.00272)`` → "-0.0518", ``(2.9626e-11, 1.459e-12)`` → "2.96e-11".
+    """
+    if not math.isfinite(value):
+        return ""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.6g}"
+    decimals = _decimals(error)
+    if _plain(value, error):
+        return f"{round(value, decimals):.{max(decimals, 0)}f}"
+    exponent = math.floor(math.log10(max(abs(value), error)))
+    return f"{value:.{max(decimals + exponent, 0)}e}"
+
+
+def error_text(error: float, value: float = 0.0) -> str:
+    """An error to two significant digits, in the form that `value_text` gives its value."""
+    if not (math.isfinite(error) and error > 0):
+        return ""
+    if _plain(value, error):
+        return f"{round(error, _decimals(error)):.{max(_decimals(error), 0)}f}"
+    return f"{error:.1e}"
+
+
+def limit_text(limit: float) -> str:
+    """A limit of a parameter; empty for none."""
+    return "" if math.isnan(limit) else f"{limit:g}"
+
+
+def measurement(value: float, error: float = 0.0, unit: str = "") -> str:
+    """A value, its error and its unit: ``(2.96 ± 0.15) × 10⁻¹¹ cm⁻² s⁻¹``."""  # noqa: RUF002
+    tail = f" {unit_text(unit)}" if unit else ""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.6g}{tail}"
+    if _plain(value, error):
+        return f"{value_text(value, error)} ± {error_text(error, value)}{tail}"
+    exponent = math.floor(math.log10(max(abs(value), error)))
+    scale = 10.0**exponent
+    power = f"10{str(exponent).translate(_SUPERSCRIPT)}"
+    decimals = max(_decimals(error / scale), 0)
+    return f"({value / scale:.{decimals}f} ± {error / scale:.{decimals}f}) × {power}{tail}"  # noqa: RUF001
+
+
+def unit_text(unit: str) -> str:
+    """A unit for reading: "s-1 cm-2" → "cm⁻² s⁻¹"."""
+    words = unit.split()
+    words.sort(key=lambda word: {"cm": 0, "m": 0, "s": 1}.get(word.rstrip("-0123456789"), 2))
+    return " ".join(_raised(word) for word in words)
+
+
+def count_text(value: float) -> str:
+    """A count with thin spaces between thousands."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _raised(word: str) -> str:
+    name = word.rstrip("-0123456789")
+    return name + word[len(name) :].translate(_SUPERSCRIPT)
+
+
+def _decimals(error: float) -> int:
+    """Decimals that show two significant digits of ``error``, which may round up to a power."""
+    return 1 - math.floor(math.log10(float(f"{error:.1e}")))
+
+
+def _plain(value: float, error: float) -> bool:
+    """Whether both look well without a power of ten."""
+    largest = max(abs(value), error)
+    return 1e-4 <= largest < 1e6 and error >= 1e-6

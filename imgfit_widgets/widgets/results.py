@@ -1,0 +1,161 @@
+"""What the last fit found, for reading, and the files to take home."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+from ..session import Session
+from .numbers import measurement
+from .style import (
+    Panel,
+    button,
+    card_head,
+    download_link,
+    escape,
+    row,
+    show,
+    size_text,
+    source_colour,
+    text,
+)
+
+
+class Results(Panel):
+    """Values and errors, significance of each source, correlations, downloads."""
+
+    def __init__(self, session: Session) -> None:
+        self.body = text(classes="imgfit-results-body")
+        self.note = text(classes="imgfit-note")
+        self.links = text(classes="imgfit-links")
+        self.dataset_button = button("Dataset FITS…", "Prepare the dataset for download")
+        self.dataset_link = text(classes="imgfit-links")
+        downloads = row(self.links, self.dataset_button, self.dataset_link)
+        downloads.add_class("imgfit-downloads")
+        super().__init__(
+            session,
+            [card_head("Results"), self.note, self.body, downloads],
+            "imgfit-card imgfit-results",
+        )
+        self.dataset_button.on_click(lambda _: session.owner(self._prepare_dataset))
+        session.observe(self._show, ["fit_result", "revision"])
+        session.observe(self._drop_dataset, ["datasets", "dataset_name"])
+        session.observe(self._check, "preview")
+        self._show()
+        self._drop_dataset()
+
+    def _show(self, change: object = None) -> None:
+        result = self.session.fit_result
+        if result is None:
+            self.body.value = '<span class="imgfit-muted">No fit yet.</span>'
+        else:
+            self.body.value = (
+                _headline(result)
+                + _sources(self.session, result)
+                + _parameters(result)
+                + _correlation(result)
+            )
+        self._check()
+        self._offer()
+
+    def _check(self, change: object = None) -> None:
+        """Say when parameters or data are no longer those of the fit."""
+        stale = self.session.fit_result is not None and not self.session.fit_is_current
+        self.note.value = "Models or data have changed since this fit." if stale else ""
+        show(self.note, stale)
+
+    def _offer(self) -> None:
+        session = self.session
+        links = []
+        if len(session.models):
+            links.append(download_link(*session.export_models(), "Models YAML"))
+            links.append(download_link(*session.export_results("ecsv"), "Parameters ECSV"))
+        if session.fit_result is not None:
+            links.append(
+                download_link(*session.export_results(), "Result JSON", "application/json")
+            )
+        self.links.value = "".join(links)
+
+    def _drop_dataset(self, change: object = None) -> None:
+        self.dataset_link.value = ""
+        show(self.dataset_button, self.session.dataset is not None)
+
+    def _prepare_dataset(self) -> None:
+        exported = self.session.attempt(self.session.export_dataset)
+        if exported is not None:
+            name, content = exported
+            label = f"{name} ({size_text(len(content))})"
+            self.dataset_link.value = download_link(name, content, label, "application/gzip")
+            show(self.dataset_button, False)
+
+
+def _headline(result: Any) -> str:
+    word = "done" if result.success else "failed"
+    title = "converged" if result.success else "did not converge"
+    return (
+        f'<div class="imgfit-figures"><span class="imgfit-status-word imgfit-is-{word}">{title}'
+        f"</span><span>Statistic <b>{result.total_stat:.2f}</b></span>"
+        f"<span>Evaluations <b>{result.nfev}</b></span></div>"
+        + ("" if result.success else f'<p class="imgfit-failed">{escape(result.message)}</p>')
+    )
+
+
+def _sources(session: Session, result: Any) -> str:
+    """Significance and flux of each source."""
+    lines = []
+    for name, source in result.ts.items():
+        colour = source_colour(session.models, name)
+        strength = f"{source.sigma:.1f} σ" if math.isfinite(source.sigma) else "–"  # noqa: RUF001
+        lines.append(
+            f'<tr><td><i class="imgfit-dot" style="background:{colour}"></i>{escape(name)}</td>'
+            f"<td>{source.ts:.1f}</td><td>{source.dof}</td><td><b>{strength}</b></td></tr>"
+        )
+    if not lines:
+        return ""
+    head = (
+        '<tr><th>source</th><th title="Test statistic: how much worse the fit is without it">TS'
+        '</th><th title="Degrees of freedom: free parameters that the source adds">dof</th>'
+        "<th>significance</th></tr>"
+    )
+    return f'<table class="imgfit-ts">{head}{"".join(lines)}</table>'
+
+
+def _parameters(result: Any) -> str:
+    lines, last = [], ""
+    for item in result.parameters:
+        if item["frozen"]:
+            continue
+        if item["model"] != last:
+            last = item["model"]
+            lines.append(f'<tr class="imgfit-group"><td colspan="2">{escape(last)}</td></tr>')
+        value, error, unit = item["value"], item["error"], item["unit"]
+        lines.append(
+            f'<tr title="{value!r} ± {error!r} {escape(unit)}"><td>{escape(item["name"])}</td>'
+            f"<td>{escape(measurement(value, error, unit))}</td></tr>"
+        )
+    return f'<table class="imgfit-values">{"".join(lines)}</table>'
+
+
+def _correlation(result: Any) -> str:
+    """The correlation matrix as a table of coloured cells, folded away."""
+    names, matrix = result.names, result.correlation
+    if matrix is None or len(names) < 2:
+        return ""
+    head = "".join(f"<th>{number + 1}</th>" for number in range(len(names)))
+    lines = []
+    for number, (model, name) in enumerate(names):
+        cells = []
+        for value in matrix[number]:
+            colour = "37, 99, 235" if value < 0 else "220, 38, 38"
+            alpha = min(abs(float(value)), 1.0) * 0.65
+            cells.append(
+                f'<td style="background:rgba({colour},{alpha:.2f})">{float(value):+.2f}</td>'
+            )
+        lines.append(
+            f"<tr><th>{number + 1}</th><th>{escape(model)}.{escape(name)}</th>{''.join(cells)}</tr>"
+        )
+    return (
+        "<details open><summary>Correlation</summary><table class='imgfit-correlation'>"
+        f"<tr><th></th><th></th>{head}</tr>{''.join(lines)}</table></details>"
+    )

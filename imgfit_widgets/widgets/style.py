@@ -1,0 +1,139 @@
+"""How panels look: the style sheet, and the few building blocks that all panels are made of.
+
+`Panel` is the base of every panel: it brings the style sheet along, so that a single panel looks
+right in a page of one's own. Colours and spacing live in the ``*.css`` files beside this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import ipywidgets as widgets
+
+from ..core.models import Models
+from ..session import Session
+
+SOURCE_COLOURS = (
+    *("#22d3ee", "#facc15", "#4ade80", "#f472b6", "#fb923c", "#a78bfa", "#f87171", "#2dd4bf"),
+)
+"""Colours of sources, the same in the list and on the maps; bright enough for dark maps."""
+
+
+@cache
+def style_text() -> str:
+    """All style sheets of the package, as one text."""
+    folder = resources.files(__package__ or __name__)
+    sheets = sorted(
+        (item for item in folder.iterdir() if item.name.endswith(".css")),
+        key=lambda item: (item.name != "style.css", item.name),
+    )
+    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+
+
+def style_sheet() -> widgets.HTML:
+    """An invisible widget that brings the style sheet into a page."""
+    return widgets.HTML(f"<style>{style_text()}</style>").add_class("imgfit-style")
+
+
+class Panel(widgets.VBox):
+    """Base of panels: a column of widgets around one session.
+
+    Parameters
+    ----------
+    session : Session
+    children : sequence of Widget
+    classes : str
+        CSS classes beside ``imgfit``, separated by blanks.
+    """
+
+    def __init__(
+        self, session: Session, children: Sequence[widgets.Widget] = (), classes: str = ""
+    ) -> None:
+        self.session = session
+        super().__init__([style_sheet(), *children])
+        for name in ("imgfit", *classes.split()):
+            self.add_class(name)
+
+
+def source_colour(models: Models, name: str) -> str:
+    """The colour of a source: by its place among the sources."""
+    names = [model.name for model in models.sky_models]
+    return SOURCE_COLOURS[names.index(name) % len(SOURCE_COLOURS)] if name in names else "#94a3b8"
+
+
+def escape(text: object) -> str:
+    """Text that is safe in HTML."""
+    return html.escape(str(text))
+
+
+def text(value: str = "", classes: str = "") -> widgets.HTML:
+    """An HTML widget with CSS classes."""
+    widget = widgets.HTML(value)
+    for name in ("imgfit-text", *classes.split()):
+        widget.add_class(name)
+    return widget
+
+
+def button(label: str, tooltip: str = "", classes: str = "", **traits: Any) -> widgets.Button:
+    """A button; ``classes`` such as imgfit-primary or imgfit-quiet give its look."""
+    widget = widgets.Button(description=label, tooltip=tooltip, **traits)
+    for name in ("imgfit-button", *classes.split()):
+        widget.add_class(name)
+    return widget
+
+
+def row(*children: widgets.Widget, classes: str = "") -> widgets.HBox:
+    """Widgets side by side."""
+    box = widgets.HBox(children)
+    for name in ("imgfit-row", *classes.split()):
+        box.add_class(name)
+    return box
+
+
+def card_head(title: str, *controls: widgets.Widget) -> widgets.HBox:
+    """The head of a card: its title at the left, controls at the right."""
+    return row(text(f"<h3>{escape(title)}</h3>"), *controls, classes="imgfit-card-head")
+
+
+def switch(options: Sequence[str], tooltips: Sequence[str] = ()) -> widgets.ToggleButtons:
+    """A small switch between views of one card."""
+    buttons = widgets.ToggleButtons(options=list(options), tooltips=list(tooltips))
+    return buttons.add_class("imgfit-switch")
+
+
+def show(widget: widgets.DOMWidget, visible: bool) -> None:
+    """Show a widget or take it out of the layout."""
+    widget.layout.display = None if visible else "none"
+
+
+def download_link(name: str, content: bytes, label: str, mime: str = "text/plain") -> str:
+    """A link that holds the file itself, since a dashboard may not serve files."""
+    data = base64.b64encode(content).decode()
+    return (
+        f'<a class="imgfit-download" download="{escape(name)}" title="Download {escape(name)}" '
+        f'href="data:{mime};base64,{data}">{escape(label)}</a>'
+    )
+
+
+def size_text(n_bytes: int) -> str:
+    """``1234567`` → "1.2 MB"."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{max(n_bytes / 1e3, 0.1):.1f} kB"
+
+
+def upload_text(change: Any) -> str | None:
+    """The text of a file that was put into a FileUpload; None if there is none or it is binary."""
+    content = upload_bytes(change)
+    try:
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def upload_bytes(change: Any) -> bytes | None:
+    """The content of the newest file of a FileUpload."""
+    return bytes(change.new[-1]["content"]) if change.new else None
