@@ -1,4 +1,4 @@
-"""What the instrument does to a source at one position: exposure, mixture of widths, pixels.
+"""What the instrument does to a source at one position: exposure, mixture of widths.
 
 Everything is a smooth function of the pixel position (x, y) of the source, with exact derivatives:
 
@@ -10,8 +10,6 @@ Everything is a smooth function of the pixel position (x, y) of the source, with
     Values on the nodes of a map, interpolated with a continuous slope.
 `Response`
     Exposure, energy dispersion and PSF of a dataset at a position.
-`PixelIntegrals`
-    Gaussians of several widths integrated over the pixels of one axis.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.special import erf
 
 from .errors import DataError
 from .maps import WcsGeom, rotation, unit_vectors
@@ -29,7 +26,6 @@ from .maps import WcsGeom, rotation, unit_vectors
 __all__ = [
     "DatasetLike",
     "LocalResponse",
-    "PixelIntegrals",
     "PixelPosition",
     "Response",
     "SmoothGrid",
@@ -344,6 +340,8 @@ class Response:
             if getattr(dataset, key) is None:
                 raise DataError(f"dataset {dataset.name!r}: has no {key}, which a source needs")
         self.widths = np.asarray(dataset.psf.widths, dtype=float)
+        self.exposure = dataset.exposure.data
+        self.same_pixels = dataset.exposure.geom.shape == geom.shape
         self._grids = (
             SmoothGrid(dataset.exposure.data),
             SmoothGrid(dataset.edisp.data),
@@ -424,46 +422,3 @@ def _pixel_map(geom: WcsGeom, other: WcsGeom) -> _PixelMap:
             f"cannot be matched (off by {worst:.2g} pixels); use one projection for all"
         )
     return _PixelMap(coefficients.reshape(2, degree + 1, degree + 1), origin, scale)
-
-
-class PixelIntegrals:
-    """Gaussians of several widths around one centre, integrated over the pixels of one axis.
-
-    Parameters
-    ----------
-    first, stop : int
-        Pixel range.
-    centre : float
-        Pixel coordinate of the centre.
-    sigma : ndarray, shape (W,)
-        Widths in pixels.
-
-    Attributes
-    ----------
-    value : ndarray, shape (W, stop - first)
-    """
-
-    def __init__(self, first: int, stop: int, centre: float, sigma: np.ndarray) -> None:
-        self.sigma = sigma
-        self._u = (np.arange(first, stop + 1) - (0.5 + centre)) / sigma[:, None]
-        cumulative = erf(self._u * math.sqrt(0.5))
-        self.value = 0.5 * (cumulative[:, 1:] - cumulative[:, :-1])
-        self._density: np.ndarray | None = None
-
-    def _edges(self) -> np.ndarray:
-        """Standard normal density at the pixel edges."""
-        if self._density is None:
-            self._density = np.exp(-0.5 * self._u * self._u) * (1.0 / math.sqrt(2.0 * math.pi))
-        return self._density
-
-    def moment(self, order: int) -> np.ndarray:
-        """Differences over each pixel of ``u**order * density(u)``, shape (W, n).
-
-        Order 0 gives minus sigma times the derivative of `value` with respect to the centre,
-        order 1 minus sigma times the one with respect to sigma; orders 0, 1 and 2 give the same
-        of the correlation term, whose factor is order 0.
-        """
-        edges = self._edges()
-        if order:
-            edges = edges * self._u**order
-        return np.asarray(edges[:, 1:] - edges[:, :-1])

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import erfc
 
 from .models import SkyModel, SpectralModel
-from .response import DatasetLike, LocalResponse, PixelIntegrals, PixelPosition, Response
+from .pixels import ExposureMoments, PixelIntegrals
+from .response import DatasetLike, PixelPosition, Response
 
 __all__ = ["Source", "SourceState"]
 
@@ -24,6 +26,12 @@ _NEGLIGIBLE = 1e-9
 """Widths whose share of the mixture stays below this are left out."""
 _MIN_MARGIN_DEG = 0.06
 """How far a source may move before its rectangle follows."""
+_EVEN_DEG, _EVEN_PIXELS = 0.055, 1.5
+"""Up to this size the exposure at the centre stands for all of a source ..."""
+_UNEVEN = 2.0
+"""... and from so many times that size on it is taken where the photons come from."""
+_ORDER = 6
+"""Hermite polynomials an axis for the exposure across a source."""
 
 
 class Source:
@@ -60,6 +68,8 @@ class Source:
         self._centre = (np.nan, np.nan)
         self._margin = 0.0
         self._sigma_range = (0.0, 0.0)
+        self._moments: ExposureMoments | None = None
+        self._even = 0.0
 
     # --- position
     def position(self, p: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -103,11 +113,12 @@ class Source:
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the source in the map: the mixture's, with its own size."""
-        unit = self.state(p, slopes=False)
-        total = float(unit.unit.sum())
+        state = self.state(p, slopes=False)
+        unit = state.unit[:, :, 0, 0]
+        total = float(unit.sum())
         if not total > 0:
             return float(np.median(self._response.widths))
-        variance = float((unit.unit @ unit.sigma**2).sum()) / total
+        variance = float((unit @ state.sigma**2).sum()) / total
         return math.sqrt(variance) if variance > 0 else float(self._response.widths[0])
 
     # --- rectangle
@@ -149,6 +160,13 @@ class Source:
             int(np.clip(math.floor(x - half[0]), 0, nx)),
             int(np.clip(math.ceil(x + half[0]) + 1, 0, nx)),
         )
+        self._even = max(_EVEN_DEG, _EVEN_PIXELS / min(scale))
+        self._moments = None
+        if size and largest > self._even and self._response.same_pixels and self._has_pixels():
+            self._moments = ExposureMoments(self._response.exposure, self.box, _ORDER)
+
+    def _has_pixels(self) -> bool:
+        return self.box[1] > self.box[0] and self.box[3] > self.box[2]
 
     # --- prediction
     def _unit_flux(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,23 +185,35 @@ class Source:
         flux, flux_slopes = self._unit_flux(p)
         local = self._response.at(x, y)
         weights = local.weights[:, :, self._used]
-        rate = flux * local.exposure[0]
-        spread = rate[:, None] * local.edisp[0]
-        unit = spread.T @ weights[0]
-        unit_slopes = np.empty((0, *unit.shape))
-        if slopes:
-            moved = (flux * local.exposure[1:])[:, :, None] * local.edisp[0]
-            moved += rate[:, None] * local.edisp[1:]
-            unit_slopes = moved.transpose(0, 2, 1) @ weights[0] + spread.T @ weights[1:]
         metric = self._pixel.metric(x, y)
+        scale = np.sqrt(metric[0, [0, 2]])
         size = float(p[self._sigma]) if self._sigma is not None else 0.0
         sigma = self._response.widths[self._used]
         if size:
             sigma = np.hypot(sigma, size)
-        scale = np.sqrt(metric[0, [0, 2]])
+        exposure, order = local.exposure[:, :, None, None], 1
+        if self._moments is not None:
+            exposure, order = self._uneven(local.exposure, x, y, size, scale)
+        # By true energy, band and width: counts per exposure at amplitude 1.
+        edisp, spread = local.edisp, local.edisp[0][:, :, None] * weights[0][:, None, :]
+        shape = (order, order, edisp.shape[2], weights.shape[2])
+
+        def contract(by_energy: np.ndarray, by_width: np.ndarray) -> np.ndarray:
+            left = (by_energy.reshape(len(flux), -1) * flux[:, None]).T
+            found = left @ by_width.reshape(len(flux), -1)
+            return np.asarray(found.reshape(shape).transpose(2, 3, 0, 1))
+
+        unit = contract(exposure[0], spread)
+        unit_slopes = np.empty((0, *unit.shape))
+        if slopes:
+            unit_slopes = np.stack([contract(part, spread) for part in exposure[1:]])
+            for k in (1, 2):
+                moved = edisp[k][:, :, None] * weights[0][:, None, :]
+                moved += edisp[0][:, :, None] * weights[k][:, None, :]
+                unit_slopes[k - 1] += contract(exposure[0], moved)
         y0, y1, x0, x1 = self.box
-        along_x = PixelIntegrals(x0, x1, x, sigma * scale[0])
-        along_y = PixelIntegrals(y0, y1, y, sigma * scale[1])
+        along_x = PixelIntegrals(np.arange(x0, x1 + 1) - 0.5, x, sigma * scale[0])
+        along_y = PixelIntegrals(np.arange(y0, y1 + 1) - 0.5, y, sigma * scale[1])
         rho = float(metric[0, 1] / (scale[0] * scale[1]))
         if abs(rho) < 1e-9:
             rho = 0.0
@@ -191,8 +221,8 @@ class Source:
             self,
             float(p[self.linear]),
             jacobian,
-            local,
-            weights,
+            exposure[0],
+            spread,
             flux_slopes,
             unit,
             unit_slopes,
@@ -203,7 +233,33 @@ class Source:
             sigma,
             along_x,
             along_y,
+            order,
         )
+
+    def _uneven(
+        self, centre: np.ndarray, x: float, y: float, size: float, scale: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Hermite coefficients of the exposure, shape (6, T, N, N), and N.
+
+        First axis: value, derivatives by x, y, the size in pixels along x and y, and what follows
+        from the size in degrees where one description passes into the other.
+        """
+        moments = self._moments
+        if moments is None:
+            return centre[:, :, None, None], 1
+        t = (abs(size) / self._even - 1.0) / (_UNEVEN - 1.0)
+        share = float(np.clip(t, 0.0, 1.0) ** 2 * (3.0 - 2.0 * np.clip(t, 0.0, 1.0)))
+        rate = 6.0 * t * (1.0 - t) / (_UNEVEN - 1.0) / self._even if 0.0 < t < 1.0 else 0.0
+        found = np.zeros((6, len(centre[0]), moments.order, moments.order))
+        if share > 0.0:
+            found[:5] = moments.coefficients(x, y, np.maximum(abs(size) * scale, 1e-3))
+            found[3:5] *= math.copysign(1.0, size)
+        even = np.zeros_like(found[:3])
+        even[:, :, 0, 0] = centre
+        found[5] = math.copysign(rate, size) * (found[0] - even[0])
+        found[:5] *= share
+        found[:3] += (1.0 - share) * even
+        return found, moments.order
 
     def add_to(self, image: np.ndarray, p: np.ndarray) -> None:
         """Add the predicted counts to a full image, with a rectangle of their own."""
@@ -214,7 +270,10 @@ class Source:
             image[:, y0:y1, x0:x1] += self.state(p, slopes=False).counts()
 
     def columns(self, state: SourceState) -> dict[int, np.ndarray]:
-        """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx)."""
+        """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx).
+
+        At a response that does not vary with position: for the Fisher information.
+        """
         by_x, by_y, by_size = state.slopes()
         jacobian = state.jacobian
         found = {
@@ -225,12 +284,11 @@ class Source:
         if self._sigma is not None:
             found[self._sigma] = by_size
         if self._shape_free:
+            mean = state.exposure[:, 0, 0]
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
-                    rate = state.amplitude * state.flux_slopes[i] * state.local.exposure[0]
-                    unit = (rate[:, None] * state.local.edisp[0]).T @ state.weights[0]
-                    left = state.along_y.value.T * unit[:, None, :]
-                    found[place] = left @ state.along_x.value
+                    rate = state.amplitude * state.flux_slopes[i] * mean
+                    found[place] = state.plain_image(np.tensordot(rate, state.spread, axes=1))
         return found
 
     def add_gradient(self, state: SourceState, slope: np.ndarray, gradient: np.ndarray) -> None:
@@ -244,8 +302,10 @@ class Source:
         if self._sigma is not None:
             gradient[self._sigma] += by_size * amplitude
         if self._shape_free:
-            by_spread = state.weights[0] @ by_unit.T
-            by_flux = state.local.exposure[0] * np.sum(state.local.edisp[0] * by_spread, axis=1)
+            n_energy, n_terms = len(state.exposure), state.order**2
+            by_nodes = by_unit.transpose(2, 3, 0, 1).reshape(n_terms, -1)
+            by_spread = state.exposure.reshape(n_energy, n_terms) @ by_nodes
+            by_flux = np.sum(by_spread * state.spread.reshape(n_energy, -1), axis=1)
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
                     gradient[place] += amplitude * float(state.flux_slopes[i] @ by_flux)
@@ -255,14 +315,17 @@ class Source:
 class SourceState:
     """A source at given parameters: counts at amplitude 1 by band and width, and pixel integrals.
 
-    ``unit`` has shape (R, W), ``unit_slopes`` (2, R, W) by x and y; ``sigma`` (W,) is in degrees.
+    ``exposure`` (T, N, N) holds the coefficients of `ExposureMoments` and ``spread`` (T, R, W) what
+    turns them into counts at amplitude 1: ``unit`` (R, W, N, N). ``unit_slopes`` (2 or 5, R, W, N,
+    N) are its derivatives by x and y and, for an uneven exposure, by the size in pixels along x and
+    y and by the size in degrees. ``sigma`` (W,) is in degrees.
     """
 
     source: Source
     amplitude: float
     jacobian: np.ndarray
-    local: LocalResponse
-    weights: np.ndarray
+    exposure: np.ndarray
+    spread: np.ndarray
     flux_slopes: np.ndarray
     unit: np.ndarray
     unit_slopes: np.ndarray
@@ -273,13 +336,28 @@ class SourceState:
     sigma: np.ndarray
     along_x: PixelIntegrals
     along_y: PixelIntegrals
+    order: int
+
+    @cached_property
+    def ratio(self) -> np.ndarray:
+        """Source size over effective width, shape (W,)."""
+        return np.asarray(self.size / self.sigma)
+
+    @cached_property
+    def _terms_x(self) -> np.ndarray:
+        return self.along_x.hermite(self.order, self.ratio)
+
+    @cached_property
+    def _terms_y(self) -> np.ndarray:
+        return self.along_y.hermite(self.order, self.ratio)
 
     def template(self) -> np.ndarray:
         """Counts in the rectangle at amplitude 1, shape (R, ny, nx)."""
-        left = self.along_y.value.T * self.unit[:, None, :]
-        image = left @ self.along_x.value
+        rows = self._terms_y.reshape(-1, self._terms_y.shape[2])
+        across = self.unit @ self._terms_x
+        image = rows.T @ across.reshape(len(across), len(rows), -1)
         if self.rho:
-            left = self.along_y.moment(0).T * self.unit[:, None, :]
+            left = self.along_y.moment(0).T * self.unit[:, None, :, 0, 0]
             image += self.rho * (left @ self.along_x.moment(0))
         return np.asarray(image)
 
@@ -287,12 +365,16 @@ class SourceState:
         """Counts in the rectangle."""
         return self.template() * self.amplitude
 
+    def plain_image(self, unit: np.ndarray) -> np.ndarray:
+        """The image of a mixture, shape (R, W), at an even exposure."""
+        return np.asarray((self.along_y.value.T * unit[:, None, :]) @ self.along_x.value)
+
     def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Derivatives of the counts by pixel x, by y and by size, at a fixed response.
+        """Derivatives of the counts by pixel x, by y and by size, at an even response.
 
         Each of shape (R, ny, nx).
         """
-        ax, ay, unit = self.along_x, self.along_y, self.unit * self.amplitude
+        ax, ay, unit = self.along_x, self.along_y, self.unit[:, :, 0, 0] * self.amplitude
         left = ay.value.T * unit[:, None, :]
         by_x = -left @ (ax.moment(0) / ax.sigma[:, None])
         by_y = -((ay.moment(0) / ay.sigma[:, None]).T * unit[:, None, :]) @ ax.value
@@ -312,7 +394,7 @@ class SourceState:
 
         Returns
         -------
-        by_unit : ndarray, shape (R, W)
+        by_unit : ndarray, shape (R, W, N, N)
             By `unit`, for amplitude 1.
         by_xy : ndarray, shape (2,)
             By the pixel position, for amplitude 1.
@@ -320,30 +402,35 @@ class SourceState:
             By the source's sigma in degrees, for amplitude 1.
         """
         ax, ay, unit = self.along_x, self.along_y, self.unit
-        to_x = slope @ ax.value.T
-        by_unit = np.einsum("wi,riw->rw", ay.value, to_x)
-        over_y = np.einsum("rw,riw->wi", unit, to_x)
-        over_x = np.einsum("rw,rwj->wj", unit, ay.value @ slope)
-        x0, y0 = ax.moment(0), ay.moment(0)
-        # For each width: by the centre and by sigma along each axis, in pixels.
-        by_x = -np.einsum("wj,wj->w", x0, over_x) / ax.sigma
-        by_y = -np.einsum("wi,wi->w", y0, over_y) / ay.sigma
-        by_sx = -np.einsum("wj,wj->w", ax.moment(1), over_x) / ax.sigma
-        by_sy = -np.einsum("wi,wi->w", ay.moment(1), over_y) / ay.sigma
+        terms_x, terms_y = self._terms_x, self._terms_y
+        rows = terms_y.reshape(-1, terms_y.shape[2])
+        below = (rows @ slope).reshape(len(slope), *terms_y.shape[:2], -1)
+        by_unit = below @ terms_x.transpose(0, 2, 1)
+        across = (unit @ terms_x).reshape(len(slope), len(rows), -1)
+        # What multiplies the terms of each axis in the statistic: shape (W, N, n).
+        over_x = (unit.transpose(0, 1, 3, 2) @ below).sum(axis=0)
+        over_y = (across @ slope.transpose(0, 2, 1)).sum(axis=0).reshape(terms_y.shape)
+        by_x, by_sx, by_rx = ax.pull_back(over_x, self.order, self.ratio)
+        by_y, by_sy, by_ry = ay.pull_back(over_y, self.order, self.ratio)
         by_rho = 0.0
         if self.rho:
+            x0, y0 = ax.moment(0), ay.moment(0)
+            plain = unit[:, :, 0, 0]
             to_x = slope @ x0.T
             turned = np.einsum("wi,riw->rw", y0, to_x)
-            by_unit = by_unit + self.rho * turned
-            by_rho = float(np.vdot(unit, turned))
-            over_y = np.einsum("rw,riw->wi", unit, to_x)
-            over_x = np.einsum("rw,rwj->wj", unit, y0 @ slope)
+            by_unit[:, :, 0, 0] += self.rho * turned
+            by_rho = float(np.vdot(plain, turned))
+            rest_y = np.einsum("rw,riw->wi", plain, to_x)
+            rest_x = np.einsum("rw,rwj->wj", plain, y0 @ slope)
             rho = self.rho
-            by_x += rho * np.einsum("wj,wj->w", ax.moment(1), over_x) / ax.sigma
-            by_y += rho * np.einsum("wi,wi->w", ay.moment(1), over_y) / ay.sigma
-            by_sx += rho * np.einsum("wj,wj->w", ax.moment(2), over_x) / ax.sigma
-            by_sy += rho * np.einsum("wi,wi->w", ay.moment(2), over_y) / ay.sigma
+            by_x += rho * np.einsum("wj,wj->w", ax.moment(1), rest_x) / ax.sigma
+            by_y += rho * np.einsum("wi,wi->w", ay.moment(1), rest_y) / ay.sigma
+            by_sx += rho * np.einsum("wj,wj->w", ax.moment(2), rest_x) / ax.sigma
+            by_sy += rho * np.einsum("wi,wi->w", ay.moment(2), rest_y) / ay.sigma
+        by_nodes = self.unit_slopes.reshape(len(self.unit_slopes), -1) @ by_unit.ravel()
         by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
+        if len(by_nodes) > 2:
+            by_scale += by_nodes[2:4] * self.size
         by_xy = np.array([by_x.sum(), by_y.sum()])
         scale_slopes = 0.5 * self.metric[1:, [0, 2]] / self.scale
         by_xy += scale_slopes @ by_scale
@@ -351,8 +438,13 @@ class SourceState:
             rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
             rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
             by_xy += by_rho * rho_slopes
-        by_xy += self.unit_slopes.reshape(2, -1) @ by_unit.ravel()
-        by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ (self.size / self.sigma))
+        by_xy += by_nodes[:2]
+        if not self.size:
+            return by_unit, by_xy, 0.0
+        by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ self.ratio)
+        by_size += float((by_rx + by_ry) @ ((1.0 - self.ratio**2) / self.sigma))
+        if len(by_nodes) > 2:
+            by_size += float(by_nodes[2:4] @ self.scale + by_nodes[4])
         return by_unit, by_xy, by_size
 
 

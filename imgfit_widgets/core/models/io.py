@@ -7,18 +7,37 @@ YAML itself reads as text. Whatever a file asks for and this package does not do
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import yaml
 
 from ..errors import ModelError
-from .parameter import Parameter, ParameterOwner
-from .sky import Component, FoVBackgroundModel, Models, SkyModel
+from .parameter import Parameter, ParameterOwner, Parameters
+from .sky import Component, FoVBackgroundModel, SkyModel
 from .spatial import SPATIAL_MODELS, SpatialModel
 from .spectral import SPECTRAL_MODELS, PowerLawNormSpectralModel, SpectralModel
+
+
+class ModelsLike(Protocol):
+    """What is read into and written from here; `Models` is one."""
+
+    covariance: Any
+
+    def __init__(self, components: Iterable[Component]) -> None: ...
+
+    def __iter__(self) -> Iterator[Component]: ...
+
+    @property
+    def parameters(self) -> Parameters: ...
+
+    def set_covariance(self, parameters: Iterable[Parameter], matrix: Any) -> None: ...
+
+
+M = TypeVar("M", bound=ModelsLike)
 
 _COMPONENT_KEYS = ("name", "type", "spectral", "spatial", "datasets_names")
 _PARAMETER_KEYS = ("name", "value", "unit", "error", "min", "max", "frozen")
@@ -30,11 +49,13 @@ _IGNORED_PARAMETER_KEYS: tuple[str, ...] = (
 _TOP_KEYS = ("components", "covariance", "metadata", "checksum")
 
 
-def models_from_yaml(text: str, path: str | Path | None = None) -> Models:
+def models_from_yaml(cls: type[M], text: str, path: str | Path | None = None) -> M:
     """Models from YAML text.
 
     Parameters
     ----------
+    cls : type
+        `Models`.
     text : str
     path : path, optional
         Where the text comes from: named in errors, and where a covariance file is looked for.
@@ -53,7 +74,7 @@ def models_from_yaml(text: str, path: str | Path | None = None) -> Models:
         problem = getattr(error, "problem", None) or str(error)
         raise ModelError(f"{prefix}models: {where}not valid YAML: {problem}") from None
     try:
-        models = models_from_dict(data)
+        models = models_from_dict(cls, data)
         if isinstance(data, dict) and data.get("covariance") and path:
             _read_covariance(models, Path(path).parent / str(data["covariance"]))
     except ModelError as error:
@@ -61,17 +82,17 @@ def models_from_yaml(text: str, path: str | Path | None = None) -> Models:
     return models
 
 
-def read_models(path: str | Path) -> Models:
+def read_models(cls: type[M], path: str | Path) -> M:
     """Models from a YAML file."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise ModelError(f"{path}: models file cannot be read: {reason}") from None
-    return models_from_yaml(text, Path(path).expanduser())
+    return models_from_yaml(cls, text, Path(path).expanduser())
 
 
-def models_from_dict(data: Any) -> Models:
+def models_from_dict(cls: type[M], data: Any) -> M:
     """Models from a file's content: a mapping with ``components``, or their list."""
     if isinstance(data, dict):
         _known_keys(data, _TOP_KEYS, "models")
@@ -79,21 +100,21 @@ def models_from_dict(data: Any) -> Models:
     if not isinstance(data, list):
         found = "nothing" if data is None else type(data).__name__
         raise ModelError(f"components: found {found}; expected a list of models")
-    return Models(_component(item, f"components[{i}]") for i, item in enumerate(data))
+    return cls(_component(item, f"components[{i}]") for i, item in enumerate(data))
 
 
-def models_to_dict(models: Models, full_output: bool = False) -> dict[str, Any]:
+def models_to_dict(models: ModelsLike, full_output: bool = False) -> dict[str, Any]:
     """The content of a YAML file."""
     return {"components": [_component_to_dict(c, full_output) for c in models]}
 
 
-def models_to_yaml(models: Models, full_output: bool = False) -> str:
+def models_to_yaml(models: ModelsLike, full_output: bool = False) -> str:
     """YAML text."""
     return _dump(models_to_dict(models, full_output))
 
 
 def write_models(
-    models: Models,
+    models: ModelsLike,
     path: str | Path,
     overwrite: bool = False,
     full_output: bool = False,
@@ -110,10 +131,8 @@ def write_models(
     for target in targets:
         if target.exists() and not overwrite:
             raise ModelError(f"{target}: the file exists; give overwrite=True to replace it")
-    from .. import __name__ as package
-
     data["metadata"] = {
-        "creator": package.partition(".")[0],
+        "creator": "imgfit_widgets",
         "date": datetime.now(UTC).replace(tzinfo=None).isoformat(),
         "origin": None,
     }
@@ -269,12 +288,12 @@ def _parameter_to_dict(p: Parameter, field: Any, full: bool) -> dict[str, Any]:
 
 
 # --- covariance
-def _parameter_paths(models: Models) -> list[str]:
+def _parameter_paths(models: ModelsLike) -> list[str]:
     """Names as Gammapy writes them: ``MODEL.spatial.PARAMETER``."""
     return [f"{p.owner}.{p.kind}.{p.name}" for p in models.parameters]
 
 
-def _covariance_text(models: Models) -> str:
+def _covariance_text(models: ModelsLike) -> str:
     names, matrix = _parameter_paths(models), models.covariance
     columns = [["Parameters", *names]]
     for k in range(len(names)):
@@ -290,7 +309,7 @@ def _covariance_text(models: Models) -> str:
     )
 
 
-def _read_covariance(models: Models, path: Path) -> None:
+def _read_covariance(models: ModelsLike, path: Path) -> None:
     """Set the covariance from a file; parameters that it does not name keep their error."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
