@@ -1,13 +1,14 @@
 """Models: what the sky and the background are taken to be, with parameters that a fit adjusts.
 
-`parameter` holds the numbers, `spatial` and `spectral` the shapes, `sky` the components and their
-collection `Models`, `io` the YAML and covariance files.
+`parameter` holds the numbers, `spatial` and `spectral` the shapes, `sky` the components,
+`collection` the `Models` that gathers them, `io` the YAML and covariance files.
 """
 
 from __future__ import annotations
 
+from .collection import Models
 from .parameter import Parameter, ParameterField, Parameters
-from .sky import Component, FoVBackgroundModel, Models, SkyModel
+from .sky import Component, FoVBackgroundModel, SkyModel
 from .spatial import SPATIAL_MODELS, GaussianSpatialModel, PointSpatialModel, SpatialModel
 from .spectral import (
     SPECTRAL_MODELS,

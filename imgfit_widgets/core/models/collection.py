@@ -1,0 +1,230 @@
+"""The collection of components that a fit adjusts together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import traitlets
+from astropy.table import Column, Table
+
+from ..errors import ModelError
+from .io import models_from_dict, models_from_yaml, models_to_dict, models_to_yaml, read_models
+from .io import write_models as write_files
+from .parameter import Parameter, Parameters
+from .sky import Component, FoVBackgroundModel, SkyModel
+
+
+class _Components(traitlets.TraitType[Any, Any]):
+    """A tuple of components with different names."""
+
+    def validate(self, obj: Any, value: Any) -> tuple[Component, ...]:
+        components: list[Component] = []
+        for item in value:
+            if not isinstance(item, (SkyModel, FoVBackgroundModel)):
+                raise ModelError(f"models: {item!r} is neither a SkyModel nor a FoVBackgroundModel")
+            if any(item.name == other.name for other in components):
+                raise ModelError(f"{item.name}: this name is used twice; each model needs its own")
+            components.append(item)
+        return tuple(components)
+
+
+class Models(traitlets.HasTraits):
+    """Components in order.
+
+    ``components`` is a tuple that is replaced as a whole whenever the list changes, so that one
+    observer sees every change of the list.
+    """
+
+    components = _Components(())
+
+    def __init__(self, components: Iterable[Component] | Component = ()) -> None:
+        super().__init__()
+        if isinstance(components, (SkyModel, FoVBackgroundModel)):
+            components = (components,)
+        self._covariance: tuple[tuple[Parameter, ...], np.ndarray] | None = None
+        self.components = tuple(components)
+
+    # --- a list by name and position
+    def __len__(self) -> int:
+        return len(self.components)
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(self.components)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.components or item in self.names
+
+    @overload
+    def __getitem__(self, key: slice) -> Models: ...
+    @overload
+    def __getitem__(self, key: str | int) -> Any: ...
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, slice):
+            return Models(self.components[key])
+        if isinstance(key, str):
+            for component in self.components:
+                if component.name == key:
+                    return component
+            known = ", ".join(self.names) or "none"
+            raise ModelError(f"{key}: no such model; there are: {known}")
+        return self.components[key]
+
+    def append(self, component: Component) -> None:
+        """Add a component at the end."""
+        self.components = (*self.components, component)
+
+    def extend(self, components: Iterable[Component]) -> None:
+        """Add components at the end."""
+        self.components = (*self.components, *components)
+
+    def insert(self, index: int, component: Component) -> None:
+        """Add a component before position ``index``."""
+        items = list(self.components)
+        items.insert(index, component)
+        self.components = tuple(items)
+
+    def remove(self, component: Component | str) -> None:
+        """Take a component out, given itself or its name."""
+        name = component if isinstance(component, str) else component.name
+        gone = self[name]
+        self.components = tuple(c for c in self.components if c is not gone)
+
+    def replace(self, name: str, component: Component) -> None:
+        """Put ``component`` in the place of the one called ``name``."""
+        gone = self[name]
+        self.components = tuple(component if c is gone else c for c in self.components)
+
+    @property
+    def names(self) -> list[str]:
+        """Names in order."""
+        return [c.name for c in self.components]
+
+    @property
+    def sky_models(self) -> tuple[SkyModel, ...]:
+        """The sources."""
+        return tuple(c for c in self.components if isinstance(c, SkyModel))
+
+    @property
+    def background_models(self) -> tuple[FoVBackgroundModel, ...]:
+        """The background models."""
+        return tuple(c for c in self.components if isinstance(c, FoVBackgroundModel))
+
+    def background_model(self, dataset_name: str) -> FoVBackgroundModel | None:
+        """The background model of a dataset, None if there is none."""
+        for component in self.background_models:
+            if component.dataset_name == dataset_name:
+                return component
+        return None
+
+    def unique_name(self, stem: str = "source") -> str:
+        """``stem-1`` or the next number that is not taken."""
+        number = 1
+        while f"{stem}-{number}" in self.names:
+            number += 1
+        return f"{stem}-{number}"
+
+    @property
+    def parameters(self) -> Parameters:
+        """All parameters of all components, in order."""
+        return Parameters(p for c in self.components for p in c.parameters)
+
+    # --- covariance
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of all parameters, shape (n, n), in their units; frozen ones are 0.
+
+        Set it with such an array, or with `set_covariance` for some parameters. Parameters that
+        the last fit did not know have their error squared on the diagonal.
+        """
+        parameters = list(self.parameters)
+        matrix = np.diag([np.nan_to_num(p.error) ** 2 for p in parameters])
+        if self._covariance is not None:
+            known, block = self._covariance
+            place = {id(p): i for i, p in enumerate(known)}
+            here = [(i, place[id(p)]) for i, p in enumerate(parameters) if id(p) in place]
+            rows, columns = [i for i, _ in here], [k for _, k in here]
+            matrix[np.ix_(rows, rows)] = block[np.ix_(columns, columns)]
+        return np.asarray(matrix, dtype=float)
+
+    @covariance.setter
+    def covariance(self, matrix: Any) -> None:
+        self.set_covariance(self.parameters, matrix)
+
+    def set_covariance(self, parameters: Iterable[Parameter], matrix: Any) -> None:
+        """Store the covariance of some parameters and set their errors from its diagonal."""
+        items = tuple(parameters)
+        block = np.array(matrix, dtype=float)
+        if block.shape != (len(items), len(items)):
+            raise ModelError(
+                f"covariance: shape {block.shape} does not fit {len(items)} parameters"
+            )
+        self._covariance = (items, block)
+        for parameter, variance in zip(items, np.diag(block), strict=True):
+            parameter.error = float(np.sqrt(variance)) if variance >= 0 else np.nan
+
+    # --- files
+    @classmethod
+    def from_yaml(cls, text: str, path: str | Path | None = None) -> Models:
+        """Models from YAML text; see `imgfit_widgets.core.models.io`."""
+        return models_from_yaml(cls, text, path)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Models:
+        """Models from the content of a YAML file."""
+        return models_from_dict(cls, data)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Models:
+        """Models and, if the file names it, their covariance."""
+        return read_models(cls, path)
+
+    def write(
+        self,
+        path: str | Path,
+        overwrite: bool = False,
+        full_output: bool = False,
+        write_covariance: bool = True,
+    ) -> None:
+        """Write YAML and, beside it, ``STEM_covariance.dat``."""
+        write_files(self, path, overwrite, full_output, write_covariance)
+
+    def to_dict(self, full_output: bool = False) -> dict[str, Any]:
+        """The content of a YAML file; defaults are left out unless ``full_output``."""
+        return models_to_dict(self, full_output)
+
+    def to_yaml(self, full_output: bool = False) -> str:
+        """YAML text as Gammapy reads it."""
+        return models_to_yaml(self, full_output)
+
+    # --- views
+    def to_parameters_table(self) -> Table:
+        """All parameters with values, errors and limits: Gammapy's columns."""
+        table = self.parameters.to_table()
+        owners = np.array([p.owner for p in self.parameters], dtype=str)
+        table.add_column(Column(owners, name="model"), index=0)
+        return table
+
+    def copy(self) -> Models:
+        """A copy that shares no parameter, with the covariance."""
+        copy = Models(c.copy() for c in self.components)
+        if self._covariance is not None:
+            twin = dict(zip(map(id, self.parameters), copy.parameters, strict=True))
+            known, block = self._covariance
+            kept = [i for i, p in enumerate(known) if id(p) in twin]
+            copy._covariance = (
+                tuple(twin[id(known[i])] for i in kept),
+                block[np.ix_(kept, kept)].copy(),
+            )
+        return copy
+
+    def __repr__(self) -> str:
+        return f"Models({self.names})"
+
+    def __str__(self) -> str:
+        text = "Models\n\n"
+        for number, component in enumerate(self.components):
+            text += f"Component {number}: {component}\n"
+        return text
