@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .data import GTI, Observation, RunInfo
 from .dataset import Datasets, MapDataset
 from .errors import DataError
+from .irf.aeff import EffectiveAreaTable2D
 from .irf.edisp import EDispKernelMap
 from .irf.psf import PSF_WIDTHS, PSFMap
 from .maps import MapAxis, WcsGeom, WcsNDMap, positions, rotation, unit_vectors
@@ -111,13 +112,14 @@ class _Run:
     counts: FloatArray  # (R, y, x)
     background: FloatArray  # (R, y, x), before its norm
     mask: NDArray[np.bool_]  # (R, y, x)
-    exposure: FloatArray  # (T, y, x)
+    aeff: EffectiveAreaTable2D
+    offset: FloatArray  # (y, x), infinite where the run is not used
     norm: float
     norm_error: float
-    nodes: NDArray[np.intp]  # flat indices into the coarse geometry
-    node_exposure: FloatArray  # (T, N)
-    psf: FloatArray  # (T, N, W)
-    edisp: FloatArray  # (T, R, N)
+    nodes: Window  # of the coarse geometry, (v, u)
+    node_exposure: FloatArray  # (T, v, u)
+    psf: FloatArray  # (T, v, u, W)
+    edisp: FloatArray  # (T, R, v, u)
     gti: GTI
 
 
@@ -269,23 +271,22 @@ def _reduce_run(
     progress(0.6, f"{label}: exposure")
     livetime = observation.livetime
     exposed = used & mask.any(axis=0).ravel() if masked else used
-    # Beyond the table's edges, where an infinite offset lies, there is no area.
-    at_pixels = np.where(exposed, offset, np.inf)
-    exposure = observation.aeff.evaluate(axis_true.centers, at_pixels, factor=livetime)
+    exposed_offset = np.where(exposed, offset, np.inf).reshape(shape)
 
     progress(0.8, f"{label}: PSF and energy dispersion")
-    offset_irf = _offset(reduction.vectors_irf.reshape(3, -1), pointing)
     with np.errstate(invalid="ignore"):
         # One node further than the events reach, so that nothing is interpolated with nothing.
         reach = min(limit, reduction.offset_max * np.sqrt(2.0)) if masked else np.inf
         margin = 1.5 * reduction.binsz_irf if reduction.exact else 0.0
-        nodes = np.flatnonzero(offset_irf < reach + margin)
-    at_nodes = offset_irf[nodes]
-    node_exposure = observation.aeff.evaluate(axis_true.centers, at_nodes) * livetime
-    if not mask.any():
-        node_exposure = np.zeros_like(node_exposure)
+        offset_irf = _offset(reduction.vectors_irf.reshape(3, -1), pointing)
+        near = (offset_irf < reach + margin).reshape(reduction.geom_irf.shape)
+    nodes = _bounding_box(near)
+    at_nodes = offset_irf.reshape(near.shape)[nodes].ravel()
+    seen = near[nodes].ravel() & mask.any()
+    node_exposure = observation.aeff.evaluate(axis_true.centers, at_nodes) * (seen * livetime)
     energies, edisp = _energy_response(observation, reduction, at_nodes)
     psf = observation.psf.mixture(energies, at_nodes)
+    box = (-1, nodes[0].stop - nodes[0].start, nodes[1].stop - nodes[1].start)
     fov_norm = float(norm) if reduction.fov_background else None
     info = RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, fov_norm)
     return _Run(
@@ -294,13 +295,14 @@ def _reduce_run(
         counts,
         background,
         mask,
-        exposure.reshape(-1, *shape),
+        observation.aeff,
+        exposed_offset,
         float(norm),
         float(norm_error),
         nodes,
-        node_exposure,
-        psf,
-        edisp,
+        node_exposure.reshape(box),
+        psf.reshape(*box, len(PSF_WIDTHS)),
+        edisp.reshape(*edisp.shape[:2], *box[1:]),
         observation.gti,
     )
 
@@ -355,6 +357,15 @@ def _window(reduction: Reduction, ra: float, dec: float) -> Window | None:
     return rows, columns
 
 
+def _bounding_box(inside: NDArray[np.bool_]) -> Window:
+    """Rows and columns that hold all that is inside; empty if nothing is."""
+    spans = []
+    for axis in (1, 0):
+        index = np.flatnonzero(inside.any(axis=axis))
+        spans.append(slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0, 0))
+    return spans[0], spans[1]
+
+
 def _offset(vectors: FloatArray, pointing: FloatArray) -> FloatArray:
     """Angular distance in degrees of unit vectors (3, N) from one (3,)."""
     half = 0.5 * np.sqrt(((vectors - pointing[:, None]) ** 2).sum(axis=0))
@@ -405,15 +416,15 @@ class _Stack:
 
     def __init__(self, reduction: Reduction) -> None:
         n_bands, n_true = reduction.energy_axis.nbin, reduction.energy_axis_true.nbin
-        shape, n_nodes = reduction.geom.shape, int(np.prod(reduction.geom_irf.shape))
+        shape, shape_irf = reduction.geom.shape, reduction.geom_irf.shape
         self.reduction = reduction
         self.counts = np.zeros((n_bands, *shape))
         self.background = np.zeros((n_bands, *shape))
         self.mask = np.zeros((n_bands, *shape), dtype=bool)
         self.exposure = np.zeros((n_true, *shape))
-        self.node_exposure = np.zeros((n_true, n_nodes))
-        self.psf = np.zeros((n_true, n_nodes, len(PSF_WIDTHS)))
-        self.edisp = np.zeros((n_true, n_bands, n_nodes))
+        self.node_exposure = np.zeros((n_true, *shape_irf))
+        self.psf = np.zeros((n_true, *shape_irf, len(PSF_WIDTHS)))
+        self.edisp = np.zeros((n_true, n_bands, *shape_irf))
         self.runs: list[RunInfo] = []
         self.gtis: list[GTI] = []
 
@@ -427,10 +438,12 @@ class _Stack:
             self.counts[window] += run.counts
             self.background[window] += run.background
         self.mask[window] |= run.mask
-        self.exposure[window] += run.exposure
-        self.node_exposure[:, run.nodes] += run.node_exposure
-        self.psf[:, run.nodes] += run.psf * run.node_exposure[:, :, None]
-        self.edisp[:, :, run.nodes] += run.edisp * run.node_exposure[:, None, :]
+        energies = self.reduction.energy_axis_true.centers
+        run.aeff.add_exposure(self.exposure[window], energies, run.offset, run.info.livetime)
+        nodes = (..., *run.nodes)
+        self.node_exposure[nodes] += run.node_exposure
+        self.psf[(*nodes, slice(None))] += run.psf * run.node_exposure[..., None]
+        self.edisp[nodes] += run.edisp * run.node_exposure[:, None]
         self.runs.append(run.info)
         self.gtis.append(run.gti)
 
@@ -443,26 +456,17 @@ class _Stack:
                 f"dataset {name}: no pixel of the map is left after the safe-data mask; it has no "
                 "exposure"
             )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            psf = np.nan_to_num(self.psf / self.node_exposure[:, :, None])
-            edisp = np.nan_to_num(self.edisp / self.node_exposure[:, None, :])
-        psf = np.ascontiguousarray(psf.transpose(0, 2, 1))
-        node_exposure = self.node_exposure.reshape(-1, *geom_irf.shape)
+        seen = np.where(self.node_exposure > 0, self.node_exposure, np.inf)[:, None]
+        psf = np.empty((len(seen), len(PSF_WIDTHS), *geom_irf.shape))
+        np.divide(np.moveaxis(self.psf, 3, 1), seen, out=psf)
+        edisp = self.edisp / seen
         return MapDataset(
             name=name,
             counts=WcsNDMap(geom, self.counts),
             background=WcsNDMap(geom, self.background),
             exposure=WcsNDMap(geom.to_cube([axis_true]), self.exposure, "m2 s"),
-            psf=PSFMap(
-                geom_irf, axis_true, psf.reshape(*psf.shape[:2], *geom_irf.shape), node_exposure
-            ),
-            edisp=EDispKernelMap(
-                geom_irf,
-                axis,
-                axis_true,
-                edisp.reshape(*edisp.shape[:2], *geom_irf.shape),
-                node_exposure,
-            ),
+            psf=PSFMap(geom_irf, axis_true, psf, self.node_exposure),
+            edisp=EDispKernelMap(geom_irf, axis, axis_true, edisp, self.node_exposure),
             mask_safe=WcsNDMap(geom, self.mask),
             gti=GTI.union(self.gtis),
             runs=tuple(self.runs),

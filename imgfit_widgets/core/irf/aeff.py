@@ -29,16 +29,41 @@ class EffectiveAreaTable2D:
     offset: IrfAxis
     data: FloatArray
 
-    def evaluate(
-        self, energies: ArrayLike, offsets: ArrayLike, factor: float = 1.0
-    ) -> FloatArray:
+    def evaluate(self, energies: ArrayLike, offsets: ArrayLike) -> FloatArray:
         """Effective area at true energies (T,) in TeV and offsets (P,) in degrees.
 
         Returns
         -------
         ndarray, shape (T, P)
-            m2, times ``factor`` (a live time, say); 0 beyond the table's edges.
+            m2; 0 beyond the table's edges.
         """
-        at_energy = self.energy.weights(energies) @ self.data * factor
-        area = at_energy @ self.offset.weights(offsets).T
+        return self._between(self.energy.weights(energies) @ self.data, offsets)
+
+    def add_exposure(
+        self, exposure: FloatArray, energies: ArrayLike, offsets: FloatArray, livetime: float
+    ) -> None:
+        """Add area times live time to an exposure map, in place.
+
+        Parameters
+        ----------
+        exposure : ndarray, shape (T, y, x)
+            m2 s.
+        energies : array_like, shape (T,)
+            True energy, TeV.
+        offsets : ndarray, shape (y, x)
+            Degrees; infinite where the run adds nothing.
+        livetime : float
+            s.
+        """
+        table = self.energy.weights(energies) @ self.data * livetime
+        # In parts that fit into the processor's cache.
+        rows = max(1, 8192 // offsets.shape[1])
+        for start in range(0, len(offsets), rows):
+            part = slice(start, start + rows)
+            area = self._between(table, offsets[part].ravel())
+            exposure[:, part] += area.reshape(len(table), -1, offsets.shape[1])
+
+    def _between(self, table: FloatArray, offsets: ArrayLike) -> FloatArray:
+        """Values (T, P) between the offset nodes of a table (T, offset)."""
+        area = table @ self.offset.weights(offsets).T
         return np.asarray(np.maximum(area, 0.0, out=area))

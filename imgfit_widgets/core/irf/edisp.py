@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,22 +65,35 @@ class EnergyDispersion2D:
         samples = np.asarray(energies, dtype=float)
         node, part, inside = self.energy.locate(samples)
         upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
-        bounds = self._migra_bounds
-        # How much of each migra bin lies below each reconstructed edge; last, all of it.
-        below = np.empty((len(samples), energy.nbin + 2, len(bounds) - 1))
-        edges = (energy.bounds / samples[:, None])[..., None]
-        np.clip(edges - bounds[:-1], 0.0, np.diff(bounds), out=below[:, :-1])
-        below[:, -1] = np.diff(bounds)
-        lower_share, upper_share = np.where(inside, 1.0 - part, 0.0), np.where(inside, part, 0.0)
-        cumulative = (below * lower_share[:, None, None]) @ self.data[node]
-        cumulative += (below * upper_share[:, None, None]) @ self.data[upper]
+        lower_share = np.where(inside, 1.0 - part, 0.0)[:, None, None]
+        upper_share = np.where(inside, part, 0.0)[:, None, None]
 
+        bounds, running = self._migra_bounds, self._cumulative
+        # The last edge takes in all of the table, for the norm.
+        edges = np.append(energy.bounds / samples[:, None], np.full((len(samples), 1), np.inf), 1)
+        low = np.clip(np.searchsorted(bounds, edges, side="right") - 1, 0, len(bounds) - 2)
+        share = np.clip((edges - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
+
+        def below(row: NDArray[np.intp]) -> FloatArray:
+            first, second = running[row[:, None], low], running[row[:, None], low + 1]
+            return np.asarray(first + (second - first) * share[..., None])
+
+        cumulative = below(node) * lower_share + below(upper) * upper_share
         at = self.offset.weights(offsets).T
         with np.errstate(invalid="ignore", divide="ignore"):
             found = (np.diff(cumulative[:, :-1], axis=1) @ at) / (cumulative[:, -1:] @ at)
         found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
         found[found < THRESHOLD] = 0.0
         return np.asarray(found)
+
+    @cached_property
+    def _cumulative(self) -> FloatArray:
+        """Density accumulated to each migra edge, shape (energy, migra + 1, offset)."""
+        n_energy, n_migra, n_offset = self.data.shape
+        running = np.zeros((n_energy, n_migra + 1, n_offset))
+        np.multiply(self.data, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
+        np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
+        return running
 
     @property
     def _migra_bounds(self) -> FloatArray:

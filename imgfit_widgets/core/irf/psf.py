@@ -47,17 +47,25 @@ def spread(sigma: ArrayLike) -> FloatArray:
     -------
     ndarray, shape (N, W)
     """
-    widths = np.clip(np.asarray(sigma, dtype=float), PSF_WIDTHS[0], PSF_WIDTHS[-1])
+    weights = np.zeros((np.size(sigma), len(PSF_WIDTHS)))
+    _add_gaussians(weights, np.ravel(sigma), np.ones(np.size(sigma)))
+    return weights
+
+
+def _add_gaussians(weights: FloatArray, sigma: FloatArray, content: FloatArray) -> None:
+    """Add Gaussians of some content (N,) to mixtures (N, W), in place."""
+    widths = np.clip(sigma, PSF_WIDTHS[0], PSF_WIDTHS[-1])
     position = np.log(widths / PSF_WIDTHS[0]) / np.log(_RATIO)
-    first = np.clip(np.floor(position).astype(int) - 1, 0, len(PSF_WIDTHS) - 4)
+    first = np.clip(position.astype(int) - 1, 0, len(PSF_WIDTHS) - 4)
     t = position - first
-    weights = np.zeros((len(widths), len(PSF_WIDTHS)))
-    rows = np.arange(len(widths))
+    place = np.arange(len(widths)) * weights.shape[1] + first
+    flat = weights.reshape(-1)
     for node in range(4):
         others = [other for other in range(4) if other != node]
-        basis = np.prod([(t - other) / (node - other) for other in others], axis=0)
-        weights[rows, first + node] = basis
-    return weights
+        basis = content.copy()
+        for other in others:
+            basis *= (t - other) / (node - other)
+        flat[place + node] += basis
 
 
 def profiles(weights: FloatArray, rad: ArrayLike) -> FloatArray:
@@ -158,17 +166,16 @@ class MultiGaussPSF:
         As the field does, the parameters are interpolated linearly, then normalised.
         """
         at_energy, at_offset = self.energy.weights(energies), self.offset.weights(offsets).T
-        shape = (at_energy.shape[0], at_offset.shape[1])
-        total = np.zeros((*shape, len(PSF_WIDTHS)))
-        for amplitude, sigma in zip(self.amplitude, self.sigma, strict=True):
-            height = at_energy @ amplitude @ at_offset
-            width = at_energy @ sigma @ at_offset
-            content = np.maximum(height, 0.0) * width**2
-            if np.any(content > 0):
-                total += spread(width.ravel()).reshape(*shape, -1) * content[..., None]
-        norm = total.sum(axis=2, keepdims=True)
+        heights = np.maximum(at_energy @ self.amplitude @ at_offset, 0.0)  # (3, T, P)
+        widths = at_energy @ self.sigma @ at_offset
+        content = heights * widths**2
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.nan_to_num(total / norm)
+            content = np.nan_to_num(content / content.sum(axis=0))
+        mixture = np.zeros((*content.shape[1:], len(PSF_WIDTHS)))
+        for width, part in zip(widths, content, strict=True):
+            if np.any(part > 0):
+                _add_gaussians(mixture.reshape(-1, len(PSF_WIDTHS)), width.ravel(), part.ravel())
+        return mixture
 
 
 def _fill_nearest(values: FloatArray, used: np.ndarray) -> FloatArray:
