@@ -56,7 +56,7 @@ FORM: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
     (
         "Energy axes",
         (
-            ("Reconstructed", tuple(f"{_AXES}.energy.{key}" for key in ("min", "max", "nbins"))),
+            ("Reco", tuple(f"{_AXES}.energy.{key}" for key in ("min", "max", "nbins"))),
             ("True", tuple(f"{_AXES}.energy_true.{key}" for key in ("min", "max", "nbins"))),
         ),
     ),
@@ -75,11 +75,11 @@ FORM: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
             ("Options", ("datasets.safe_mask.parameters",)),
         ),
     ),
-    ("Fit", (("Energy range", ("fit.fit_range.min", "fit.fit_range.max")),)),
+    ("Fit", (("Energy", ("fit.fit_range.min", "fit.fit_range.max")),)),
 )
 
 _CAPTIONS = {
-    "datasets.stack": "stack runs",
+    "datasets.stack": "stack",
     f"{_AXES}.energy.nbins": "bins",
     f"{_AXES}.energy_true.nbins": "bins",
 }
@@ -172,6 +172,7 @@ class FormRow(widgets.VBox):
         head = text(f'<span title="{escape(title)}">{escape(label)}</span>', "imgfit-label")
         inputs = row(*self.editors, classes="imgfit-inputs")
         super().__init__([row(head, inputs, classes="imgfit-form-row"), self._error])
+        self.add_class(f"imgfit-inputs-{len(fields)}")
         for editor in self.editors:
             editor.observe(self._show_errors, "message")
         self._show_errors()
@@ -194,9 +195,9 @@ class ConfigEditor(Panel):
         self.cancel_button = button("Cancel", "Stop the reduction", "imgfit-reduce-cancel")
         self.reason = text(classes="imgfit-reason")
         self.progress = ProgressBar(session.task, ["reduce"]).add_class("imgfit-reduce-progress")
-        actions = row(self.reduce_button, self.cancel_button, self.reason)
+        actions = row(self.reduce_button, self.cancel_button, self.reason, self.reset)
         foot = widgets.VBox([actions, self.progress]).add_class("imgfit-card-foot")
-        head = card_head("Configuration", self.reset, self.view)
+        head = card_head("Configuration", self.view)
         super().__init__(
             session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config"
         )

@@ -92,7 +92,7 @@ class NumberField(widgets.Text):
 
 
 class ParameterRow(widgets.VBox):
-    """One parameter: name, value, error, unit, frozen, min, max, and why an edit was refused."""
+    """One parameter: name and unit, value, error, frozen, min, max, and why an edit was refused."""
 
     def __init__(self, session: Session, parameter: Parameter, tooltip: str) -> None:
         self.parameter = parameter
@@ -105,9 +105,12 @@ class ParameterRow(widgets.VBox):
         self.frozen.add_class("imgfit-cell-frozen")
         self.error = text(classes="imgfit-cell-error")
         self._link = widgets.link((parameter, "frozen"), (self.frozen, "value"))
-        name = text(f'<span title="{escape(tooltip)}">{escape(parameter.name)}</span>')
-        unit = text(escape(unit_text(parameter.unit_text)), "imgfit-cell-unit imgfit-muted")
-        line = row(name, self.value, self.error, unit, self.frozen, self.min, self.max)
+        unit = escape(unit_text(parameter.unit_text))
+        name = text(
+            f'<span title="{escape(tooltip)}">{escape(parameter.name)}<small>{unit}</small></span>',
+            "imgfit-cell-name",
+        )
+        line = row(name, self.value, self.error, self.frozen, self.min, self.max)
         line.add_class("imgfit-parameter-row")
         super().__init__([line, self._refusal])
         parameter.observe(self._changed, ["error", "frozen"])
@@ -220,7 +223,7 @@ class ModelEditor(Panel):
                 ParameterRow(self.session, parameter, _help(model, parameter))
                 for parameter in model.parameters
             ]
-        titles = ("name", "value", "error", "unit", "frozen", "min", "max")
+        titles = ("parameter", "value", "error", "frozen", "min", "max")
         cells = "".join(f"<span>{title}</span>" for title in titles)
         head = text(f'<div class="imgfit-parameter-row">{cells}</div>', "imgfit-parameter-head")
         self.table.children = [head, *self.rows] if self.rows else []

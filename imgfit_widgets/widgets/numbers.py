@@ -12,14 +12,15 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")  #
 
 
 def value_text(value: float, error: float = 0.0) -> str:
-    """A number as an input shows it: to two digits of its error, else to six digits.
+    """A number as an input shows it: to two digits of its error, else to at most six digits.
 
     ``(-0.0518133, 0.00272)`` → "-0.0518", ``(2.9626e-11, 1.459e-12)`` → "2.96e-11".
     """
     if not math.isfinite(value):
         return ""
     if not (math.isfinite(error) and error > 0):
-        return f"{value:.6g}"
+        short = f"{value:.6g}"
+        return f"{value:.4g}" if "e" in short else short
     decimals = _decimals(error)
     if _plain(value, error):
         return f"{round(value, decimals):.{max(decimals, 0)}f}"

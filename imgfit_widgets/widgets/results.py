@@ -31,13 +31,8 @@ class Results(Panel):
         self.links = text(classes="imgfit-links")
         self.dataset_button = button("Dataset FITS…", "Prepare the dataset for download")
         self.dataset_link = text(classes="imgfit-links")
-        downloads = row(self.links, self.dataset_button, self.dataset_link)
-        downloads.add_class("imgfit-downloads")
-        super().__init__(
-            session,
-            [card_head("Results"), self.note, self.body, downloads],
-            "imgfit-card imgfit-results",
-        )
+        head = card_head("Results", self.links, self.dataset_button, self.dataset_link)
+        super().__init__(session, [head, self.note, self.body], "imgfit-card imgfit-results")
         self.dataset_button.on_click(lambda _: session.owner(self._prepare_dataset))
         session.observe(self._show, ["fit_result", "revision"])
         session.observe(self._drop_dataset, ["datasets", "dataset_name"])
@@ -52,9 +47,8 @@ class Results(Panel):
         else:
             self.body.value = (
                 _headline(result)
-                + _sources(self.session, result)
-                + _parameters(result)
-                + _correlation(result)
+                + f'<div class="imgfit-results-grid"><div>{_sources(self.session, result)}'
+                + f"{_parameters(self.session, result)}</div><div>{_correlation(self.session, result)}</div></div>"
             )
         self._check()
         self._offer()
@@ -105,10 +99,9 @@ def _sources(session: Session, result: Any) -> str:
     """Significance and flux of each source."""
     lines = []
     for name, source in result.ts.items():
-        colour = source_colour(session.models, name)
         strength = f"{source.sigma:.1f} σ" if math.isfinite(source.sigma) else "–"  # noqa: RUF001
         lines.append(
-            f'<tr><td><i class="imgfit-dot" style="background:{colour}"></i>{escape(name)}</td>'
+            f"<tr><td>{_dot(session, name)}{escape(name)}</td>"
             f"<td>{source.ts:.1f}</td><td>{source.dof}</td><td><b>{strength}</b></td></tr>"
         )
     if not lines:
@@ -121,14 +114,15 @@ def _sources(session: Session, result: Any) -> str:
     return f'<table class="imgfit-ts">{head}{"".join(lines)}</table>'
 
 
-def _parameters(result: Any) -> str:
+def _parameters(session: Session, result: Any) -> str:
     lines, last = [], ""
     for item in result.parameters:
         if item["frozen"]:
             continue
         if item["model"] != last:
             last = item["model"]
-            lines.append(f'<tr class="imgfit-group"><td colspan="2">{escape(last)}</td></tr>')
+            title = f"{_dot(session, last)}{escape(last)}"
+            lines.append(f'<tr class="imgfit-group"><td colspan="2">{title}</td></tr>')
         value, error, unit = item["value"], item["error"], item["unit"]
         lines.append(
             f'<tr title="{value!r} ± {error!r} {escape(unit)}"><td>{escape(item["name"])}</td>'
@@ -137,8 +131,8 @@ def _parameters(result: Any) -> str:
     return f'<table class="imgfit-values">{"".join(lines)}</table>'
 
 
-def _correlation(result: Any) -> str:
-    """The correlation matrix as a table of coloured cells, folded away."""
+def _correlation(session: Session, result: Any) -> str:
+    """The correlation matrix as a table of coloured cells."""
     names, matrix = result.names, result.correlation
     if matrix is None or len(names) < 2:
         return ""
@@ -146,16 +140,30 @@ def _correlation(result: Any) -> str:
     lines = []
     for number, (model, name) in enumerate(names):
         cells = []
-        for value in matrix[number]:
+        for value in map(float, matrix[number]):
             colour = "37, 99, 235" if value < 0 else "220, 38, 38"
-            alpha = min(abs(float(value)), 1.0) * 0.65
+            alpha = min(abs(value), 1.0) * 0.65
             cells.append(
-                f'<td style="background:rgba({colour},{alpha:.2f})">{float(value):+.2f}</td>'
+                f'<td style="background:rgba({colour},{alpha:.2f})">{_signed(value)}</td>'
             )
+        label = f"{_dot(session, model)}{escape(name)}"
+        title = f"{escape(model)}.{escape(name)}"
         lines.append(
-            f"<tr><th>{number + 1}</th><th>{escape(model)}.{escape(name)}</th>{''.join(cells)}</tr>"
+            f'<tr title="{title}"><th>{number + 1}</th><th>{label}</th>{"".join(cells)}</tr>'
         )
     return (
-        "<details open><summary>Correlation</summary><table class='imgfit-correlation'>"
-        f"<tr><th></th><th></th>{head}</tr>{''.join(lines)}</table></details>"
+        '<table class="imgfit-correlation"><caption>Correlation</caption>'
+        f"<tr><th></th><th></th>{head}</tr>{''.join(lines)}</table>"
     )
+
+
+def _dot(session: Session, name: str) -> str:
+    colour = source_colour(session.models, name)
+    return f'<i class="imgfit-dot" style="background:{colour}"></i>'
+
+
+def _signed(value: float) -> str:
+    """A coefficient without its leading zero: "−.12"; "1" on the diagonal."""
+    if abs(value) > 0.995:
+        return "1" if value > 0 else "\N{MINUS SIGN}1"
+    return f"{value:.2f}".replace("0.", ".").replace("-", "\N{MINUS SIGN}").replace("−.00", ".00")  # noqa: RUF001

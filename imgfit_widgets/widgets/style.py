@@ -125,6 +125,12 @@ def size_text(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{max(n_bytes / 1e3, 0.1):.1f} kB"
 
 
+def upload_button(label: str, accept: str) -> widgets.FileUpload:
+    """A button that opens a file; the style sheet shows its title instead of a file count."""
+    upload = widgets.FileUpload(accept=accept, description=label, tooltip=label, icon="")
+    return upload.add_class("imgfit-button").add_class("imgfit-upload")
+
+
 def upload_text(change: Any) -> str | None:
     """The text of a file that was put into a FileUpload; None if there is none or it is binary."""
     content = upload_bytes(change)

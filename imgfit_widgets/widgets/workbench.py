@@ -15,8 +15,18 @@ from .config_editor import ConfigEditor
 from .fit_panel import FitPanel
 from .map_viewer import MapViewer
 from .model_editor import ModelEditor
+from .numbers import count_text
 from .results import Results
-from .style import Panel, button, download_link, escape, show, text, upload_bytes
+from .style import (
+    Panel,
+    button,
+    download_link,
+    escape,
+    show,
+    text,
+    upload_button,
+    upload_bytes,
+)
 
 
 class Workbench(Panel):
@@ -41,16 +51,21 @@ class Workbench(Panel):
         self.model_editor = ModelEditor(session)
         self.fit_panel = FitPanel(session)
         self.results = Results(session)
-        columns = widgets.Box(
-            [
-                _column("left", self.config_editor),
-                _column("centre", self.map_viewer),
-                _column("right", self.model_editor, self.fit_panel, self.results),
-            ]
-        ).add_class("imgfit-columns")
-        super().__init__(
-            session, [_Header(session, about), ErrorBar(session), columns], "imgfit-workbench"
-        )
+        left = _column("left", self.config_editor)
+        centre = _column("centre", self.map_viewer, self.results)
+        right = _column("right", self.model_editor, self.fit_panel)
+        self.columns = widgets.Box([left, centre, right]).add_class("imgfit-columns")
+        self.header = Header(session)
+        parts = [self.header, ErrorBar(session), *([About(about)] if about else []), self.columns]
+        super().__init__(session, parts, "imgfit-workbench")
+        self.header.configuration.observe(self._fold, "value")
+
+    def _fold(self, change: Any) -> None:
+        """Give the maps the room of the configuration, or take it back."""
+        if change.new:
+            self.columns.remove_class("imgfit-folded")
+        else:
+            self.columns.add_class("imgfit-folded")
 
 
 class ErrorBar(widgets.HBox):
@@ -71,24 +86,36 @@ class ErrorBar(widgets.HBox):
         show(self, bool(self._session.error))
 
 
-class _Header(widgets.HBox):
-    """Name, what one sees, and the session as a file."""
+class About(widgets.HBox):
+    """What one sees, until it is dismissed."""
 
-    def __init__(self, session: Session, about: str) -> None:
+    def __init__(self, words: str) -> None:
+        self.dismiss = button("✕", "Dismiss", "imgfit-quiet")
+        super().__init__([text(escape(words)), self.dismiss])
+        self.add_class("imgfit-about")
+        self.dismiss.on_click(lambda _: show(self, False))
+
+
+class Header(widgets.HBox):
+    """Name, configuration on or off, what is displayed, and the session as a file."""
+
+    def __init__(self, session: Session) -> None:
         self._session = session
         name = text('<b class="imgfit-brand">imgfit</b>')
-        self.about = text(escape(about), "imgfit-about imgfit-muted")
+        self.configuration = widgets.ToggleButton(
+            value=True, description="Configuration", tooltip="Show or hide the configuration"
+        ).add_class("imgfit-fold")
+        self.summary = text(classes="imgfit-summary imgfit-muted")
         self.link = text()
-        self.upload = widgets.FileUpload(accept=".imgfit", description="Open session…")
-        self.upload.add_class("imgfit-button")
-        self.upload.tooltip = "Open a session file that was saved here"
-        super().__init__([name, self.about, self.upload, self.link])
+        self.upload = upload_button("Open session…", ".imgfit")
+        super().__init__([name, self.configuration, self.summary, self.upload, self.link])
         self.add_class("imgfit-header")
         self.upload.observe(self._open, "value")
-        session.observe(self._update, "revision")
+        session.observe(self._update, ["revision", "datasets", "dataset_name"])
         self._update()
 
     def _update(self, change: object = None) -> None:
+        self.summary.value = _summary(self._session)
         name, content = self._session.export_session()
         self.link.value = download_link(name, content, "Save session", "application/zip")
 
@@ -96,6 +123,22 @@ class _Header(widgets.HBox):
         content = upload_bytes(change)
         if content is not None:
             self._session.attempt(self._session.open, content)
+
+
+def _summary(session: Session) -> str:
+    """The displayed dataset in one line."""
+    dataset = session.dataset
+    if dataset is None:
+        return ""
+    energy = dataset.energy_axis.edges
+    parts = [
+        f"<b>{escape(dataset.name)}</b>",
+        f"{count_text(float(dataset.counts.data.sum()))} counts",
+        f"{energy[0].value:g} – {energy[-1].value:g} {energy.unit}",
+    ]
+    if dataset.runs:
+        parts.insert(1, f"{len(dataset.runs)} run{'s' if len(dataset.runs) > 1 else ''}")
+    return " · ".join(parts)
 
 
 def _column(name: str, *panels: widgets.Widget) -> widgets.VBox:

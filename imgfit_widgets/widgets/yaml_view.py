@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..session import Session
-from .style import button, download_link, row, text, upload_text
+from .style import button, download_link, row, text, upload_button, upload_text
 
 
 class YamlView(widgets.VBox):
@@ -32,10 +32,10 @@ class YamlView(widgets.VBox):
         self._session, self._export, self._take = session, export, take
         self.area = widgets.Textarea(continuous_update=False).add_class("imgfit-yaml")
         self.apply = button("Apply", "Take the text over", "imgfit-apply")
-        self.upload = widgets.FileUpload(accept=".yaml,.yml", description="Open file…")
-        self.upload.add_class("imgfit-button")
+        self.upload = upload_button("Open file…", ".yaml,.yml")
         self.link = text()
         super().__init__([self.area, row(self.apply, self.upload, self.link)])
+        self.add_class("imgfit-yaml-view")
         self.apply.on_click(lambda _: session.attempt(take, self.area.value))
         self.upload.observe(self._uploaded, "value")
         session.observe(self._show, "revision")
