@@ -16,6 +16,7 @@ from imgfit_widgets.core.analysis import read_datasets
 from imgfit_widgets.core.errors import DataError, ModelError
 from imgfit_widgets.core.estimators.display import MAP_KINDS, display_map
 from imgfit_widgets.core.estimators.excess import disk_sum, excess_maps, sqrt_ts
+from imgfit_widgets.core.models import GaussianSpatialModel, Models
 
 matplotlib.use("Agg")
 
@@ -257,3 +258,16 @@ def test_residuals_are_flat_where_the_model_holds(walk):
     assert abs(display_map(dataset, "residual")[y, x]) < 5
     with pytest.raises(DataError, match="map: 'sugnificance' is not one of"):
         display_map(dataset, "sugnificance")
+
+
+def test_another_shape_of_a_source_is_seen_by_the_likelihood_and_by_watchers(reference):
+    """A shape that was assigned once kept the parameters of the old one."""
+    models = Models.read(reference / "formats/A_models_input.yaml")
+    seen: list[int] = []
+    models.observe(lambda change: seen.append(len(change["new"])), "components")
+    models["GC-1"].spatial_model = GaussianSpatialModel(sigma="0.1 deg", frame="galactic")
+    assert seen == [1]
+    assert "sigma" in models.parameters.names
+    assert models.parameters["sigma"].label == "GC-1.sigma"
+    with pytest.raises(ModelError, match="GC-1: spatial_model 3 is no spatial model"):
+        models["GC-1"].spatial_model = 3

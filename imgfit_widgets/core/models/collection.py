@@ -31,6 +31,13 @@ class _Components(traitlets.TraitType[Any, Any]):
         return tuple(components)
 
 
+_PARTS = ["spectral_model", "spatial_model"]
+
+
+def _sky_models(components: Any) -> list[SkyModel]:
+    return [model for model in components or () if isinstance(model, SkyModel)]
+
+
 class Models(traitlets.HasTraits):
     """Components in order.
 
@@ -39,6 +46,25 @@ class Models(traitlets.HasTraits):
     """
 
     components = _Components(())
+
+    @traitlets.observe("components")
+    def _follow_parts(self, change: Any) -> None:
+        for model in _sky_models(change["old"]):
+            model.unobserve(self._tell_new_part, _PARTS)
+        for model in _sky_models(change["new"]):
+            model.observe(self._tell_new_part, _PARTS)
+
+    def _tell_new_part(self, change: Any) -> None:
+        """A source with another shape or spectrum is another list, for whoever watches it."""
+        self.notify_change(
+            traitlets.Bunch(
+                name="components",
+                old=self.components,
+                new=self.components,
+                owner=self,
+                type="change",
+            )
+        )
 
     def __init__(self, components: Iterable[Component] | Component = ()) -> None:
         super().__init__()

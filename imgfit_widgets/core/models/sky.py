@@ -23,10 +23,13 @@ class _NamedModel(traitlets.HasTraits):
 
     name = traitlets.Unicode()
 
-    def __init__(self, name: str, parts: Iterable[ParameterOwner]) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self._parts = tuple(parts)
         self.name = name
+
+    @property
+    def _parts(self) -> tuple[ParameterOwner, ...]:
+        raise NotImplementedError
 
     @traitlets.validate("name")
     def _check_name(self, proposal: dict[str, Any]) -> str:
@@ -68,6 +71,20 @@ class _NamedModel(traitlets.HasTraits):
         return "\n".join(lines) + "\n"
 
 
+class _Part(traitlets.TraitType[Any, Any]):
+    """A spectral or spatial model of a source."""
+
+    def __init__(self, kind: type[ParameterOwner], expected: str) -> None:
+        super().__init__(default_value=None, allow_none=True)
+        self.kind = kind
+        self.expected = expected
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if not isinstance(value, self.kind):
+            raise ModelError(f"{obj.name}: {self.name} {value!r} is {self.expected}")
+        return value
+
+
 class SkyModel(_NamedModel):
     """A source: a spectrum times a shape on the sky.
 
@@ -83,6 +100,10 @@ class SkyModel(_NamedModel):
 
     tag = ("SkyModel", "sky-model")
 
+    # Traits, so that replacing a part is seen by whoever shows or compiles the model.
+    spectral_model = _Part(SpectralModel, "no spectral model")
+    spatial_model = _Part(SpatialModel, "no spatial model; an image needs one")
+
     def __init__(
         self,
         spectral_model: SpectralModel,
@@ -91,16 +112,20 @@ class SkyModel(_NamedModel):
         datasets_names: str | Iterable[str] | None = None,
     ) -> None:
         name = uuid.uuid4().hex[:8] if name is None else name
-        if not isinstance(spectral_model, SpectralModel):
-            raise ModelError(f"{name}: spectral_model {spectral_model!r} is no spectral model")
-        if not isinstance(spatial_model, SpatialModel):
-            raise ModelError(
-                f"{name}: spatial_model {spatial_model!r} is no spatial model; an image needs one"
-            )
+        super().__init__(name)
         self.spectral_model = spectral_model
         self.spatial_model = spatial_model
         self.datasets_names = _names_list(datasets_names)
-        super().__init__(name, (spectral_model, spatial_model))
+
+    @property
+    def _parts(self) -> tuple[ParameterOwner, ...]:
+        parts = (self.spectral_model, self.spatial_model)
+        return tuple(part for part in parts if part is not None)
+
+    @traitlets.observe("spectral_model", "spatial_model")
+    def _name_new_part(self, change: Any) -> None:
+        for parameter in change["new"].parameters:
+            parameter.owner = self.name
 
     @property
     def position(self) -> Any:
@@ -168,7 +193,11 @@ class FoVBackgroundModel(_NamedModel):
             )
         self.spectral_model = spectral
         self.datasets_names = [dataset_name]
-        super().__init__(name or f"{dataset_name}-bkg", (spectral,))
+        super().__init__(name or f"{dataset_name}-bkg")
+
+    @property
+    def _parts(self) -> tuple[ParameterOwner, ...]:
+        return (self.spectral_model,)
 
     @property
     def dataset_name(self) -> str:
