@@ -146,7 +146,7 @@ class MapViewer(Panel):
         session.observe(self._show_hint, ["mode", "error"])
         session.observe(self._dataset_changed, ["datasets", "dataset_name"])
         session.observe(self._preview_changed, "preview")
-        session.observe(self._sources_changed, ["selected", "fit_result"])
+        session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
         session.models.observe(self._follow_models, "components")
         self._follow_models()
         self._dataset_changed()
@@ -184,7 +184,9 @@ class MapViewer(Panel):
         self._sources_changed()
 
     def _sources_changed(self, _: object = None) -> None:
-        self._queue.post(self._draw_sources, newest="sources")
+        # In a drag the maps go first; the sources follow with them.
+        if not (self.hand.busy and self.session.preview is not None):
+            self._queue.post(self._draw_sources, newest="sources")
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -211,6 +213,8 @@ class MapViewer(Panel):
             for panel in self.panels:
                 if panel.follows_model:
                     panel.refresh(recut=not self.hand.busy)
+            if self.hand.busy:
+                self._draw_sources()
             self._show_badge()
 
     def _map(self, kind: str, radius: float) -> FloatArray:

@@ -44,6 +44,7 @@ QUIET = 0.25  # seconds without change after which a pan is over
 EVENTS = ["dragstart", "dragmove", "dragend", "click", "dblclick", "contextmenu", "mousemove"]
 TICK_STYLE = {"font-size": "11px"}
 
+_NONE = np.array([])
 # A curve that draws nothing.
 _NOWHERE = np.zeros((1, 2))
 
@@ -223,32 +224,40 @@ class SkyFigure(widgets.VBox):
         self._grid = self._lines(
             ["#ffffff"], stroke_width=0.8, opacities=[0.45], line_style="dashed"
         )
-        self._shadows = self._lines(["#000000"], stroke_width=4.0, opacities=[0.45])
-        self._outlines = self._lines(["#ffffff"], stroke_width=1.8)
-        self._errors = self._lines(["#ffffff"], stroke_width=1.2)
+        self._curves = self._lines(["#ffffff"], stroke_width=1.7)
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
-        # The selected source gets a larger cross behind its own; a ring would look like a size.
-        self._chosen = self._points(marker="cross", stroke="#101418", default_size=260)
-        self._centres = self._points(marker="cross", stroke="#101418", default_size=90)
-        self._handles = self._points(marker="square", stroke="#101418", default_size=80)
-        self._names = self._labels(default_size=13.0, x_offset=11, y_offset=-9)
-        self._notes = self._labels(
-            default_size=11.0, font_weight="normal", y_offset=-5, align="middle"
+        # Few marks: each one that changes costs the browser a millisecond or two in every step of
+        # a drag. So sizes come by a scale, where 1 stands for the default size.
+        sized = {**self._scales, "size": LinearScale(min=0.0, max=1.0)}
+        self._crosses = Scatter(
+            x=_NONE, y=_NONE, size=_NONE, scales=sized, marker="cross", default_size=300
         )
-        labels = ("", "")
+        self._handles = Scatter(
+            x=_NONE, y=_NONE, scales=self._scales, marker="square", default_size=80
+        )
+        for points in (self._crosses, self._handles):
+            points.stroke = "#101418"
+        self._labels = Label(
+            x=_NONE,
+            y=_NONE,
+            text=np.array([], dtype=str),
+            scales=self._scales,
+            default_size=12.5,
+            x_offset=10,
+            y_offset=-10,
+        )
         self._axes = [
             Axis(
                 scale=scale,
                 orientation=orientation,
-                label=label,
                 grid_lines="none",
                 tick_style=TICK_STYLE,
                 label_offset=offset,
                 tick_values=np.array([]),
             )
-            for scale, orientation, label, offset in (
-                (self.view.x_scale, "horizontal", labels[0], "32px"),
-                (self.view.y_scale, "vertical", labels[1], "48px"),
+            for scale, orientation, offset in (
+                (self.view.x_scale, "horizontal", "32px"),
+                (self.view.y_scale, "vertical", "48px"),
             )
         ]
         self._pan = PanZoom(scales={"x": [self.view.x_scale], "y": [self.view.y_scale]})
@@ -265,14 +274,10 @@ class SkyFigure(widgets.VBox):
             marks=[
                 self._image,
                 self._grid,
-                self._shadows,
-                self._outlines,
-                self._errors,
-                self._chosen,
-                self._centres,
+                self._curves,
+                self._crosses,
                 self._handles,
-                self._names,
-                self._notes,
+                self._labels,
                 self._box,
             ],
             axes=self._axes,
@@ -293,18 +298,6 @@ class SkyFigure(widgets.VBox):
 
     def _lines(self, colours: list[str], **style: Any) -> Lines:
         return Lines(x=_NOWHERE, y=_NOWHERE, scales=self._scales, colors=colours, **style)
-
-    def _points(self, **style: Any) -> Scatter:
-        return Scatter(x=np.array([]), y=np.array([]), scales=self._scales, **style)
-
-    def _labels(self, **style: Any) -> Label:
-        return Label(
-            x=np.array([]),
-            y=np.array([]),
-            text=np.array([], dtype=str),
-            scales=self._scales,
-            **style,
-        )
 
     # -- the map --------------------------------------------------------------------------------
 
@@ -408,9 +401,9 @@ class SkyFigure(widgets.VBox):
         ticks = sky_ticks(self.geom, window, n_lon, n_lat, self.sexagesimal)
         for axis, edge in zip(self._axes, ticks, strict=True):
             self._set_ticks(axis, edge)
-        x, y = grid_lines(self.geom, window, ticks) if self.grid else (np.array([]), np.array([]))
+        x, y = grid_lines(self.geom, window, ticks) if self.grid else (_NONE, _NONE)
         self._set_lines(self._grid, x[None], y[None])
-        self._draw_notes()
+        self._draw_overlays()
 
     def _set_ticks(self, axis: Axis, ticks: Sequence[Tick]) -> None:
         # The browser looks a label up by its position as JavaScript writes it, and with a delay.
@@ -427,62 +420,43 @@ class SkyFigure(widgets.VBox):
     # -- sources --------------------------------------------------------------------------------
 
     @observe("overlays")
-    def _draw_overlays(self, _: object) -> None:
+    def _draw_overlays(self, _: object = None) -> None:
         shown: Sequence[Overlay] = self.overlays
         colours = [overlay.colour for overlay in shown]
-        x = np.array([overlay.x for overlay in shown])
-        y = np.array([overlay.y for overlay in shown])
-        held = [overlay for overlay in shown if overlay.selected]
-        sized = [overlay for overlay in shown if overlay.handle is not None]
-        outline_x = [_joined([line.x for line in item.outlines], item.x) for item in shown]
-        outline_y = [_joined([line.y for line in item.outlines], item.y) for item in shown]
-        self._set_lines(self._shadows, _joined(outline_x)[None], _joined(outline_y)[None])
-        self._set_lines(self._outlines, _stacked(outline_x), _stacked(outline_y), colours)
-        bars = [_error_bars(overlay, self.zoom) for overlay in shown]
+        curves = [_curves(overlay, self.zoom) for overlay in shown]
         self._set_lines(
-            self._errors,
-            _stacked([bar[:, 0] for bar in bars]),
-            _stacked([bar[:, 1] for bar in bars]),
+            self._curves,
+            _stacked([curve[:, 0] for curve in curves]),
+            _stacked([curve[:, 1] for curve in curves]),
             colours,
         )
-        self._set_points(self._centres, x, y, colours)
-        self._set_points(
-            self._chosen,
-            np.array([overlay.x for overlay in held]),
-            np.array([overlay.y for overlay in held]),
-            ["#ffffff"],
+        # The selected source gets a larger cross behind its own; a ring would look like a size.
+        crosses = [(item.x, item.y, 1.0, "#ffffff") for item in shown if item.selected]
+        crosses += [(item.x, item.y, 0.3, item.colour) for item in shown]
+        self._set(
+            self._crosses,
+            x=np.array([cross[0] for cross in crosses]),
+            y=np.array([cross[1] for cross in crosses]),
+            size=np.array([cross[2] for cross in crosses]),
+            colors=[cross[3] for cross in crosses] or ["#ffffff"],
         )
-        self._set_points(
+        handles = [(*item.handle, item.colour) for item in shown if item.handle is not None]
+        self._set(
             self._handles,
-            np.array([overlay.handle[0] for overlay in sized if overlay.handle]),
-            np.array([overlay.handle[1] for overlay in sized if overlay.handle]),
-            [overlay.colour for overlay in sized],
+            x=np.array([handle[0] for handle in handles]),
+            y=np.array([handle[1] for handle in handles]),
+            colors=[handle[2] for handle in handles] or ["#ffffff"],
         )
-        names = np.array([overlay.name for overlay in shown], dtype=str)
-        self._set(self._names, x=x, y=y, text=names, colors=colours or ["#ffffff"])
-        self._draw_notes()
+        labels = [label for overlay in shown for label in _labels(overlay, self.zoom)]
+        self._set(
+            self._labels,
+            x=np.array([label[0] for label in labels]),
+            y=np.array([label[1] for label in labels]),
+            text=np.array([label[2] for label in labels], dtype=str),
+            colors=[label[3] for label in labels] or ["#ffffff"],
+        )
         if self.view.active is self.mouse:
             self.mouse.rehover()
-
-    def _draw_notes(self) -> None:
-        """What each curve means, written where there is room for it."""
-        notes: list[tuple[float, float, str, str]] = []
-        for overlay in self.overlays:
-            for outline in overlay.outlines:
-                if np.ptp(outline.x) * self.zoom[0] > 24.0:
-                    top = int(np.nanargmax(outline.y))
-                    notes.append((outline.x[top], outline.y[top], outline.label, overlay.colour))
-            for bar in overlay.errors[:1]:
-                if np.ptp(bar[:, 0]) * self.zoom[0] > 30.0:
-                    right = bar[int(np.argmin(bar[:, 0]))]
-                    notes.append((right[0], right[1], "±1σ position", overlay.colour))
-        self._set(
-            self._notes,
-            x=np.array([note[0] for note in notes]),
-            y=np.array([note[1] for note in notes]),
-            text=np.array([note[2] for note in notes], dtype=str),
-            colors=[note[3] for note in notes] or ["#ffffff"],
-        )
 
     def _set_lines(
         self, mark: Lines, x: FloatArray, y: FloatArray, colours: Sequence[str] = ()
@@ -493,9 +467,6 @@ class SkyFigure(widgets.VBox):
         if colours:
             values["colors"] = list(colours)
         self._set(mark, **values)
-
-    def _set_points(self, mark: Scatter, x: FloatArray, y: FloatArray, colours: list[str]) -> None:
-        self._set(mark, x=x, y=y, colors=colours or ["#ffffff"])
 
     def _set(self, widget: widgets.Widget, **values: Any) -> None:
         """Set traits in one message, and only those that differ from what was sent before."""
@@ -552,17 +523,6 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def _joined(curves: Sequence[FloatArray], start: float | None = None) -> FloatArray:
-    """Curves one behind the other, parted by NaN.
-
-    With ``start``, a point that draws nothing comes first, because bqplot complains of curves that
-    are empty; and of those that end in NaN, so none follows the last.
-    """
-    parts: list[Any] = [] if start is None else [[start, start], [np.nan]]
-    parts += [part for curve in curves for part in (curve, [np.nan])]
-    return np.concatenate(parts[:-1]) if parts else np.array([])
-
-
 def _stacked(curves: Sequence[FloatArray]) -> FloatArray:
     """Curves as the rows of an array, filled up with their last points."""
     length = max([len(curve) for curve in curves], default=2)
@@ -570,14 +530,39 @@ def _stacked(curves: Sequence[FloatArray]) -> FloatArray:
     return np.array(rows) if rows else _NOWHERE
 
 
-def _error_bars(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
-    """The position errors of a source as bars with caps of 7 screen pixels, shape (n, 2)."""
-    gap = np.full(2, np.nan)
-    points = [np.array([overlay.x, overlay.y])] * 2
+def _curves(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
+    """Outlines of a source, and its position errors as bars with caps of 7 screen pixels.
+
+    Shape (n, 2), curves parted by NaN. A point that draws nothing comes first, and no NaN last:
+    bqplot complains of curves that are empty or end in NaN.
+    """
+    gap = np.full((1, 2), np.nan)
+    parts = [np.zeros((2, 2))]
+    for outline in overlay.outlines:
+        parts += [gap, np.column_stack([outline.x, outline.y])]
     for start, end in overlay.errors:
         along = (end - start) * zoom
         length = float(np.hypot(*along))
         if length > 0.0:
             cap = 3.5 * np.array([-along[1], along[0]]) / length / zoom
-            points += [gap, start - cap, start + cap, gap, end - cap, end + cap, gap, start, end]
-    return np.array(points)
+            for centre, half in (
+                (start, cap),
+                (end, cap),
+                (0.5 * (start + end), 0.5 * (end - start)),
+            ):
+                parts += [gap, np.array([centre - half, centre + half])]
+    return np.concatenate(parts)
+
+
+def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[tuple[float, float, str, str]]:
+    """A source's name, and what each of its curves means where there is room for it."""
+    labels = [(overlay.x, overlay.y, overlay.name, overlay.colour)]
+    for outline in overlay.outlines:
+        if np.ptp(outline.x) * zoom[0] > 40.0:
+            at = int(np.nanargmax(outline.y - 0.5 * outline.x))
+            labels.append((outline.x[at], outline.y[at], outline.label, overlay.colour))
+    for bar in overlay.errors[:1]:
+        if np.ptp(bar[:, 0]) * zoom[0] > 60.0:
+            x, y = bar[int(np.argmin(bar[:, 0]))]
+            labels.append((x, y, "±1σ position", overlay.colour))
+    return labels
