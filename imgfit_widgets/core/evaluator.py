@@ -30,7 +30,7 @@ from .models import (
 )
 from .response import DatasetLike, Response
 from .source import Source
-from .stats import FLOOR, BandSums, PoissonTerm
+from .stats import BARE, FLOOR, BandSums, PoissonTerm
 
 __all__ = ["DatasetLike", "Evaluator"]
 
@@ -309,6 +309,9 @@ class DatasetTerm:
         wanted = [m for m in models.sky_models if m.applies_to(dataset.name)]
         response = Response(dataset) if wanted else None
         self.sources = [Source(m, dataset, response, place, free) for m in wanted if response]
+        bare = (self.background <= BARE / FLOOR) & (self.counts > 0)
+        for source in self.sources:
+            source.whole_map = bool(bare.any())
         self._ones = np.ones(self.shape[0])
         weight = None if self.mask is None else self.mask
         self.totals = BandSums.of(self.counts, self.background, weight)

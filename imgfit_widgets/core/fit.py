@@ -92,6 +92,8 @@ class Fit:
         group = [datasets] if hasattr(datasets, "counts") else list(datasets)
         if not group:
             raise FitError("fit: there is no dataset")
+        if not any(np.any(d.counts.data[... if d.mask is None else d.mask]) for d in group):
+            raise FitError("fit: no counts in the bins to fit; widen the fit range or the mask")
         if models is None or not len(models):
             raise FitError("fit: there is no model; add a source or a background model first")
         evaluator = Evaluator(group, models)
@@ -126,6 +128,8 @@ class _Minimisation:
     # --- the function that Minuit sees
     def _evaluate(self, u: Any) -> tuple[float, np.ndarray]:
         u = np.asarray(u, dtype=float)
+        if not np.all(np.isfinite(u)):
+            return 1e30, np.zeros(len(u))
         key = u.tobytes()
         if key != self._last[0]:
             x = self.origin + u * self.scale
@@ -174,12 +178,10 @@ class _Minimisation:
             while damping < 1e6:
                 held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
                 step = _newton_step(information + np.diag(damping * diagonal), gradient, held)
-                if step is None:
+                gain = -0.5 * float(gradient @ step) if step is not None else np.nan
+                if step is None or not gain >= 1e-2 or self.nfev >= self.max_calls:
                     return u
-                gain = -0.5 * float(gradient @ step)
-                if gain < 1e-2:
-                    return u
-                step *= min(1.0, 5.0 / float((np.abs(step) * self.stride).max()))
+                step *= min(1.0, 5.0 / max(float((np.abs(step) * self.stride).max()), 1e-300))
                 tried = np.clip(u + step, low, high)
                 found, slope = self._evaluate(tried)
                 if found < stat:

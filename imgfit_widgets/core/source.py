@@ -70,6 +70,8 @@ class Source:
         self._sigma_range = (0.0, 0.0)
         self._moments: ExposureMoments | None = None
         self._even = 0.0
+        self.whole_map = False
+        """Whether the rectangle is the map: where pixels have nothing but the source's tail."""
 
     # --- position
     def position(self, p: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -160,6 +162,8 @@ class Source:
             int(np.clip(math.floor(x - half[0]), 0, nx)),
             int(np.clip(math.ceil(x + half[0]) + 1, 0, nx)),
         )
+        if self.whole_map:
+            self.box = (0, ny, 0, nx)
         self._even = max(_EVEN_DEG, _EVEN_PIXELS / min(scale))
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-__all__ = ["FLOOR", "TRUNCATION", "BandSums", "PoissonTerm", "cash", "sigma_of"]
+__all__ = ["BARE", "FLOOR", "TRUNCATION", "BandSums", "PoissonTerm", "cash", "sigma_of"]
 
 TRUNCATION = 1e-25
 """Predictions at or below this are taken as this, as Gammapy does."""
 
 FLOOR = 1e-3
-"""`PoissonTerm` bends smoothly below this fraction of the background."""
+"""`PoissonTerm` bends smoothly below this fraction of the background ..."""
+
+BARE = 1e-12
+"""... or below this number of counts, in pixels that have no background."""
 
 
 def cash(n: np.ndarray, mu: np.ndarray) -> np.ndarray:
@@ -52,7 +55,7 @@ class PoissonTerm:
     """
 
     def __init__(self, n: np.ndarray, background: np.ndarray, mask: np.ndarray | None) -> None:
-        self.floor = np.maximum(FLOOR * background, TRUNCATION)
+        self.floor = np.maximum(FLOOR * background, BARE)
         self.weight = None if mask is None or bool(mask.all()) else mask.astype(float)
         self.n = np.asarray(n, dtype=float)
         if self.weight is not None:
@@ -104,14 +107,15 @@ class BandSums:
 
     @classmethod
     def of(cls, n: np.ndarray, background: np.ndarray, weight: np.ndarray | None) -> BandSums:
-        if background.size and background.min() > TRUNCATION:
+        if background.size and background.min() > BARE / FLOOR:
             filled, log = n, np.log(background)
             fixed = np.zeros(len(n))
         else:
-            empty = background <= TRUNCATION
+            empty = background <= BARE / FLOOR
             filled = np.where(empty, 0.0, n)
             log = np.log(np.where(empty, 1.0, background))
-            fixed = -2.0 * math.log(TRUNCATION) * (n - filled).sum(axis=(1, 2))
+            # What `PoissonTerm` gives for a prediction of 0.
+            fixed = 2.0 * (1.0 - math.log(BARE)) * (n - filled).sum(axis=(1, 2))
         weighted = background if weight is None else background * weight
         return cls(
             weighted.sum(axis=(1, 2)),
