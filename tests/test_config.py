@@ -9,7 +9,7 @@ import astropy.units as u
 import pytest
 import traitlets
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgfit_widgets.core.config import AnalysisConfig
@@ -348,6 +348,7 @@ def test_update_puts_only_what_is_given_over_the_rest() -> None:
     assert config.datasets.geom.wcs.width.width == 8 * u.deg
 
 
+@settings(deadline=None)
 @given(
     value=st.floats(1e-8, 1e4),
     unit=st.sampled_from(["deg", "arcmin", "arcsec", "rad"]),
@@ -360,6 +361,7 @@ def test_any_angle_survives_its_yaml(value: float, unit: str) -> None:
     assert again.to_yaml() == config.to_yaml()
 
 
+@settings(deadline=None)
 @given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -25,6 +25,7 @@ from imgfit_widgets.core.errors import DataError, FitError, ImgfitError, InputEr
 log = logging.getLogger("imgfit_widgets")
 
 Summary = dict[str, Any]
+SUMMARY_KEYS = ("datasets", "stat", "npred", "fit", "timing", "version")
 DATASET_KEYS = (
     "name", "counts", "background", "exposure_min", "exposure_max", "n_bins", "n_fit_bins",
     "fov_norm",
@@ -138,7 +139,7 @@ def serve(args: argparse.Namespace) -> tuple[int, Summary]:
 @contextlib.contextmanager
 def _reduced(args: argparse.Namespace) -> Iterator[Any]:
     """An analysis with its datasets made, and written if asked for."""
-    from imgfit_widgets.core.analysis import Analysis
+    from imgfit_widgets.core.analysis import Analysis, write_datasets
     from imgfit_widgets.core.config import AnalysisConfig
     from imgfit_widgets.core.parallel import open_executor
 
@@ -152,7 +153,8 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
         analysis.get_observations()
         analysis.get_datasets()
     if args.output is not None:
-        analysis.write(args.output)
+        for path in write_datasets(analysis.datasets, args.output):
+            log.info("Wrote %s", path)
     yield analysis
 
 
@@ -180,9 +182,10 @@ def _fit(
     except FitError as error:
         failure = {"success": False, "message": str(error)}
         result = None
-    summary = _summary(datasets, timing)
-    summary.update(_values(datasets) if failure is None else {})
-    summary["fit"] = failure if result is None else result.to_dict()
+    values = {} if result is None else _values(datasets)
+    fitted = failure if result is None else result.to_dict()
+    summary = {**_summary(datasets, timing), **values, "fit": fitted}
+    summary = {key: summary[key] for key in SUMMARY_KEYS if key in summary}
     if args.output is not None and result is not None:
         write_fit(datasets.models, result, args.output)
         text = json.dumps(_finite(summary), indent=2, allow_nan=False)

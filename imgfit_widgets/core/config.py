@@ -436,9 +436,9 @@ class AnalysisConfig(Section):
             A key is not set that is needed, or has a value that is not supported yet.
         """
         self.check()
-        self._check_geometry()
         data, background = self.datasets, self.datasets.background
         _only(data, "type", ("3d",))
+        self._check_geometry()
         missing = [name for name in MAPS if name not in data.map_selection]
         if missing:
             _refuse(data, "map_selection", f"all of {', '.join(MAPS)} ({missing[0]} is missing)")

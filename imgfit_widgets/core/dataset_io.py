@@ -12,6 +12,7 @@ import gzip
 import json
 import os
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +60,9 @@ class DatasetParts(Protocol):
     def livetime(self) -> float: ...
 
 
-def write_parts(dataset: DatasetParts, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+def write_parts(
+    dataset: DatasetParts, path: str | os.PathLike[str], overwrite: bool = False
+) -> None:
     """Write a dataset to a FITS file.
 
     Raises
@@ -201,7 +204,9 @@ def _runs_hdu(runs: tuple[RunInfo, ...]) -> fits.BinTableHDU:
     width = max(len(run.telescope) for run in runs)
     names = "".join(run.telescope.ljust(width) for run in runs)
     columns = [
-        fits.Column("TELESCOP", f"{width * count}A{width}", array=[names] if count > 1 else telescopes),
+        fits.Column(
+            "TELESCOP", f"{width * count}A{width}", array=[names] if count > 1 else telescopes
+        ),
         fits.Column("OBS_ID", f"{count}K", array=[[run.obs_id for run in runs]]),
         fits.Column("RA_PNT", f"{count}D", array=[[run.ra for run in runs]]),
         fits.Column("DEC_PNT", f"{count}D", array=[[run.dec for run in runs]]),
@@ -219,6 +224,7 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
         Naming the file and the HDU that is missing or cannot be used.
     """
     source = Path(path)
+    _refuse_truncated(source)
     with warnings.catch_warnings():
         warnings.simplefilter("error", AstropyUserWarning)
         warnings.simplefilter("ignore", FITSFixedWarning)
@@ -232,6 +238,21 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise DataError(
                     f"{source} [{reader.current}]: cannot be read; is the file truncated? ({error})"
                 ) from error
+
+
+def _refuse_truncated(path: Path) -> None:
+    """Unpack a gzipped file to its end; astropy takes the HDUs before a cut for the whole file."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                return
+        with gzip.open(path) as packed:
+            while packed.read(1 << 20):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read; is the file truncated? ({error})") from error
 
 
 class _Reader:
@@ -378,7 +399,9 @@ class _Reader:
         telescope = str(np.atleast_1d(row["TELESCOP"])[0]).strip() if "TELESCOP" in names else ""
         return tuple(
             RunInfo(int(i), telescope, float(ra), float(dec), float(t), norms.get(str(int(i))))
-            for i, ra, dec, t in zip(ids, values("RA_PNT"), values("DEC_PNT"), livetime, strict=True)
+            for i, ra, dec, t in zip(
+                ids, values("RA_PNT"), values("DEC_PNT"), livetime, strict=True
+            )
         )
 
     def livetime(self) -> float:
