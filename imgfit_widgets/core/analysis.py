@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .config import AnalysisConfig
 from .data import DataStore, Observations
@@ -234,7 +234,7 @@ def as_models(models: Models | str | os.PathLike[str] | Iterable[Any]) -> Models
     if isinstance(models, str):
         one_line = "\n" not in models.strip() and ":" not in models.strip()
         return Models.read(models) if one_line else Models.from_yaml(models)
-    return Models(models)
+    return Models(cast("Iterable[Any]", models))
 
 
 def with_background(models: Models, datasets: Datasets) -> Models:

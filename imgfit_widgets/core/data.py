@@ -97,7 +97,8 @@ class EventList:
         columns[0] = columns[0] % columns[0].dtype.type(360.0)
         for array in columns:
             array.flags.writeable = False
-        return cls(*columns, header=header)
+        ra, dec, energy = columns
+        return cls(ra, dec, energy, header)
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -121,7 +122,10 @@ class GTI:
     def read(cls, path: Path, hdu_name: str = "GTI") -> GTI:
         where = f"{path} [{hdu_name}]"
         data, header = _read_table(path, hdu_name)
-        start, stop = (_column(where, data, name, "s") for name in ("START", "STOP"))
+        start, stop = (
+            np.asarray(_column(where, data, name, "s"), dtype=np.float64)
+            for name in ("START", "STOP")
+        )
         if not np.all(stop >= start):
             raise DataError(f"{where}: an interval stops before it starts")
         return cls(

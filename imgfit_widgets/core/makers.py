@@ -247,7 +247,7 @@ def _reduce_run(
     lon, lat = _field_of_view(vectors[:, used], ra, dec)
     rate = observation.bkg.integrate(axis, lon, lat, power_law_bins=not reduction.exact)
     solid_angle = reduction.geom.solid_angle()[rows, columns].ravel()[used]
-    background = np.zeros((axis.nbin, offset.size))
+    background: FloatArray = np.zeros((axis.nbin, offset.size))
     background[:, used] = rate * (observation.ontime * solid_angle)
     # Where the table knows no background the run cannot be used (it is not 0 in truth).
     mask = ((background > 0.0) & safe).reshape(axis.nbin, *shape)

@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import DataError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as PlotAxes
 
 FloatArray = NDArray[np.float64]
 
@@ -529,11 +529,11 @@ class WcsNDMap:
 
     def plot(
         self,
-        ax: Axes | None = None,
+        ax: PlotAxes | None = None,
         add_cbar: bool = False,
         stretch: str = "linear",
         **kwargs: Any,
-    ) -> Axes:
+    ) -> PlotAxes:
         """Draw a map of one plane on sky axes with matplotlib (``vmin``, ``vmax``, ``cmap`` …)."""
         # Only here, so that the headless core loads without a figure library.
         import matplotlib.pyplot as plt

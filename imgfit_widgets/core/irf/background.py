@@ -134,7 +134,7 @@ class Background3D:
         if start >= stop or (ends_only and (start, stop) != (low, high)):
             return np.array([])
         nodes = self.energy.nodes
-        between = [] if ends_only else nodes[(nodes > start) & (nodes < stop)]
+        between = nodes[(nodes > start) & (nodes < stop) & (not ends_only)]
         return np.array([start, *between, stop])
 
     def _inside(self, lon: FloatArray, lat: FloatArray) -> np.ndarray:

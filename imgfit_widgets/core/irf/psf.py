@@ -25,7 +25,7 @@ from .axis import FloatArray, IrfAxis
 
 # Widths (degrees) of the mixture: a Gaussian between two of them is met to 4e-4 of its peak.
 _RATIO = 1.15
-PSF_WIDTHS: FloatArray = 0.004 * _RATIO ** np.arange(44)
+PSF_WIDTHS: FloatArray = np.asarray(0.004 * _RATIO ** np.arange(44.0), dtype=np.float64)
 PSF_WIDTHS.flags.writeable = False
 
 # Radii of Gammapy's PSF tables: 66 bins of 0.01 deg.

@@ -135,12 +135,13 @@ class SkyModel(_NamedModel):
     @property
     def frame(self) -> str:
         """Frame of the spatial model."""
-        return self.spatial_model.frame
+        return str(self.spatial_model.frame)
 
     @property
     def linear_parameter(self) -> Parameter:
         """The parameter that the predicted counts are proportional to."""
-        return self.spectral_model.parameters[self.spectral_model.linear]
+        parameter: Parameter = self.spectral_model.parameters[self.spectral_model.linear]
+        return parameter
 
     def applies_to(self, dataset_name: str) -> bool:
         """Whether the source is in that dataset."""
