@@ -34,7 +34,7 @@ def verb(method: Verb) -> Verb:
     @functools.wraps(method)
     def call(self: Session, *args: Any, **kwargs: Any) -> Any:
         if not self.owner.is_here:
-            return self.owner(functools.partial(self.attempt, call, self, *args, **kwargs))
+            return self.owner(lambda: self.attempt(call, self, *args, **kwargs))
         self.error = ""
         try:
             with self.history.gesture():
@@ -51,10 +51,7 @@ class Session(State):
 
     Parameters
     ----------
-    config : AnalysisConfig or str, optional
-        An object or YAML text.
-    models : Models or str, optional
-        An object or YAML text.
+    config, models : AnalysisConfig and Models, or their YAML text, optional
     data_roots : tuple of paths
         If given, a configuration may only read data below these folders.
     """
@@ -73,7 +70,6 @@ class Session(State):
             self.set_models(models)
         self.history.clear()
 
-    # --- what can be done
     def why_not(self, verb: str) -> str:
         """Why a verb cannot be done now, in words; empty if it can."""
         busy = {"reduce": "Reducing the data", "fit": "Fitting", "snap": "Moving the source"}
@@ -82,12 +78,13 @@ class Session(State):
         if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
             return "Reduce the data first"
         if verb == "fit" and not len(self.models.parameters.free_parameters):
-            return "Every parameter is frozen" if len(self.models) else "Add a source first"
+            return "Every parameter is frozen"
         if verb in ("remove_source", "snap", "nudge") and self.source is None:
             return "Select a source first"
-        if verb in ("undo", "redo") and not getattr(self.history, f"can_{verb}"):
-            return f"Nothing to {verb}"
-        return "Nothing is running" if verb == "cancel" and not self.task.running else ""
+        if verb == "cancel" and not self.task.running:
+            return "Nothing is running"
+        nothing = verb in ("undo", "redo") and not getattr(self.history, f"can_{verb}")
+        return f"Nothing to {verb}" if nothing else ""
 
     def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a verb for a widget: an `ImgfitError` ends in ``error`` and is not raised."""
@@ -126,8 +123,9 @@ class Session(State):
     ) -> None:
         """Take over datasets, reduced with ``config``; each gets a background model."""
         first = self.datasets is None
-        self._put(self.models, Datasets([datasets] if isinstance(datasets, MapDataset) else datasets))
-        self._reduced = config.to_dict() if config is not None else None
+        new = Datasets([datasets]) if isinstance(datasets, MapDataset) else datasets
+        self._put(self.models, new)
+        self._reduced = None if config is None else config.to_dict()
         if first:
             self.history.absorb()
 
@@ -180,7 +178,7 @@ class Session(State):
 
     # --- by hand
     def begin_drag(self, name: str) -> None:
-        """Start to move a source or its size handle; what follows until `end_drag` is one step."""
+        """Take hold of a source or its size handle; until `end_drag` all is one step of undo."""
         self.history.begin()
         self.selected = name
 
@@ -212,13 +210,13 @@ class Session(State):
         """Move the selected source to the best position nearby, in the background."""
         datasets, name = self._require("snap"), self.selected
         models = sources.only_position(self.models, name)
+        work = functools.partial(Fit().solve, datasets, models)
 
         def apply(result: FitResult) -> None:
             with self.history.gesture():
                 place = {p: result.value(name, p) for p in ("lon_0", "lat_0")}
                 self._move(name, **place)
 
-        work = functools.partial(Fit().solve, datasets, models)
         self.task.start(work, apply, "snap", estimate=False)
         return self.task
 
@@ -233,7 +231,7 @@ class Session(State):
 
         def apply(result: FitResult) -> None:
             if self.models.names != names or self.datasets is not datasets:
-                raise ImgfitError("The models or data changed while the fit ran; fit again")
+                raise ImgfitError("Models or data changed while the fit ran; fit again")
             with self.history.gesture():
                 result.apply(self.models)
                 self.fit_result = result
@@ -244,7 +242,7 @@ class Session(State):
         return self.task
 
     def cancel(self) -> None:
-        """Stop what runs in the background."""
+        """Stop what runs."""
         self.owner(self.task.cancel)
 
     def undo(self) -> None:
@@ -252,12 +250,12 @@ class Session(State):
         self.owner(self.history.undo)
 
     def redo(self) -> None:
-        """Do what was undone again."""
+        """Do again what was undone."""
         self.owner(self.history.redo)
 
-    # --- files: each export answers with a file name and the file's content
+    # --- files: an export gives a file name and the file's content
     def export_session(self) -> tuple[str, bytes]:
-        """Configuration, models and view, to go on later with `open`."""
+        """What `open` takes back: configuration, models and view."""
         return files.export_session(self.config, self.models, self.view, self.selected)
 
     def export_config(self) -> tuple[str, bytes]:
@@ -286,8 +284,7 @@ class Session(State):
         saved = files.read_session(source)
         self.config.take(saved.config)
         self._put(saved.models, self.datasets)
-        self.view = saved.view
-        self.select(saved.selected)
+        self.view, self.selected = saved.view, saved.selected
 
     def _require(self, verb: str) -> Datasets | None:
         """The datasets; ImgfitError with the reason if the verb cannot be done now."""

@@ -76,7 +76,7 @@ def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
         config, models = parts["config.yaml"], parts["models.yaml"]
         view, selected = dict(state.get("view", {})), str(state.get("selected", ""))
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError):
-        raise DataError(f"{name}: not a session file; expected one saved by the workbench") from None
+        raise DataError(f"{name}: not a session file; expected one saved here") from None
     if version > FORMAT:
         raise DataError(f"{name}: saved by a later version (format {version}, expected {FORMAT})")
     found = Models.from_yaml(models)

@@ -269,6 +269,7 @@ class _Run:
             self._finish("done", message=f"done in {duration_words(seconds)}")
 
     def _finish(self, status: str, message: str = "", error: str = "", traceback: str = "") -> None:
+        self.show()
         self.task.set(fraction=1.0 if status == "done" else self.latest[0], remaining="")
         self.task.set(message=message, error=error, traceback=traceback, status=status)
 

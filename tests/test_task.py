@@ -166,7 +166,8 @@ def test_remaining_time_in_words(elapsed, fraction, words):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.004, "4 ms"), (0.83, "0.8 s"), (75, "1 min 15 s"), (59.7, "1 min 0 s")]
+    ("seconds", "words"),
+    [(0.004, "4 ms"), (0.83, "0.8 s"), (75, "1 min 15 s"), (59.7, "1 min 0 s")],
 )
 def test_durations_in_words(seconds, words):
     assert duration_words(seconds) == words

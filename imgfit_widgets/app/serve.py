@@ -142,8 +142,9 @@ def _prepare(folder: Path, settings: dict[str, Any]) -> Path:
     notebook = {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     path = folder / "workbench.ipynb"
     path.write_text(json.dumps(notebook), encoding="utf-8")
+    launcher = [sys.executable, "-m", "ipykernel_launcher"]
     spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=40"],
+        "argv": [*launcher, "-f", "{connection_file}", "--log-level=40"],
         "display_name": "imgfit",
         "language": "python",
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")  # noqa: RUF001
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def value_text(value: float, error: float = 0.0) -> str:
@@ -43,7 +43,7 @@ def limit_text(limit: float) -> str:
 
 
 def measurement(value: float, error: float = 0.0, unit: str = "") -> str:
-    """A value, its error and its unit: ``(2.96 ± 0.15) × 10⁻¹¹ cm⁻² s⁻¹``."""  # noqa: RUF002
+    """A value, its error and its unit: ``(2.96 ± 0.15) × 10⁻¹¹ cm⁻² s⁻¹``."""
     tail = f" {unit_text(unit)}" if unit else ""
     if not (math.isfinite(error) and error > 0):
         return f"{value:.6g}{tail}"
@@ -53,7 +53,7 @@ def measurement(value: float, error: float = 0.0, unit: str = "") -> str:
     scale = 10.0**exponent
     power = f"10{str(exponent).translate(_SUPERSCRIPT)}"
     decimals = max(_decimals(error / scale), 0)
-    return f"({value / scale:.{decimals}f} ± {error / scale:.{decimals}f}) × {power}{tail}"  # noqa: RUF001
+    return f"({value / scale:.{decimals}f} ± {error / scale:.{decimals}f}) × {power}{tail}"
 
 
 def unit_text(unit: str) -> str:

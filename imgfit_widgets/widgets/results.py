@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-
 from ..session import Session
 from .numbers import measurement
 from .style import (
@@ -14,7 +13,6 @@ from .style import (
     card_head,
     download_link,
     escape,
-    row,
     show,
     size_text,
     source_colour,
@@ -45,10 +43,11 @@ class Results(Panel):
         if result is None:
             self.body.value = '<span class="imgfit-muted">No fit yet.</span>'
         else:
+            left = _sources(self.session, result) + _parameters(self.session, result)
+            right = _correlation(self.session, result)
             self.body.value = (
                 _headline(result)
-                + f'<div class="imgfit-results-grid"><div>{_sources(self.session, result)}'
-                + f"{_parameters(self.session, result)}</div><div>{_correlation(self.session, result)}</div></div>"
+                + f'<div class="imgfit-results-grid"><div>{left}</div><div>{right}</div></div>'
             )
         self._check()
         self._offer()
@@ -97,19 +96,28 @@ def _headline(result: Any) -> str:
 
 def _sources(session: Session, result: Any) -> str:
     """Significance and flux of each source."""
+    if not result.ts:
+        return ""
+    models = result.models.copy()
+    result.apply(models)
+    edges = result.datasets[0].energy_axis.edges
     lines = []
     for name, source in result.ts.items():
-        strength = f"{source.sigma:.1f} σ" if math.isfinite(source.sigma) else "–"  # noqa: RUF001
+        strength = f"{source.sigma:.1f} σ" if math.isfinite(source.sigma) else "–"
+        linear = models[name].linear_parameter
+        flux = models[name].spectral_model.integral(edges[0], edges[-1]).to_value("cm-2 s-1")
+        error = flux * linear.error / linear.value if linear.value else 0.0
         lines.append(
             f"<tr><td>{_dot(session, name)}{escape(name)}</td>"
-            f"<td>{source.ts:.1f}</td><td>{source.dof}</td><td><b>{strength}</b></td></tr>"
+            f"<td>{source.ts:.1f}</td><td>{source.dof}</td><td><b>{strength}</b></td>"
+            f"<td>{escape(measurement(float(flux), abs(float(error))))}</td></tr>"
         )
-    if not lines:
-        return ""
+    band = f"{edges[0].value:g} – {edges[-1].value:g} {edges.unit}"
     head = (
         '<tr><th>source</th><th title="Test statistic: how much worse the fit is without it">TS'
         '</th><th title="Degrees of freedom: free parameters that the source adds">dof</th>'
-        "<th>significance</th></tr>"
+        '<th title="Of TS, if it followed a chi-squared distribution">signif.</th>'
+        f'<th title="Between {band} in cm⁻² s⁻¹, with the error of the amplitude">flux</th></tr>'
     )
     return f'<table class="imgfit-ts">{head}{"".join(lines)}</table>'
 
@@ -166,4 +174,5 @@ def _signed(value: float) -> str:
     """A coefficient without its leading zero: "−.12"; "1" on the diagonal."""
     if abs(value) > 0.995:
         return "1" if value > 0 else "\N{MINUS SIGN}1"
-    return f"{value:.2f}".replace("0.", ".").replace("-", "\N{MINUS SIGN}").replace("−.00", ".00")  # noqa: RUF001
+    digits = f"{abs(value):.2f}".removeprefix("0")
+    return f"\N{MINUS SIGN}{digits}" if value < -0.005 else digits
