@@ -331,7 +331,11 @@ class DataStore:
             ("obs-index", ("OBS_ID",)),
         ):
             path = next(
-                (base / f"{name}{end}" for end in (".fits.gz", ".fits") if (base / f"{name}{end}").exists()),
+                (
+                    base / f"{name}{end}"
+                    for end in (".fits.gz", ".fits")
+                    if (base / f"{name}{end}").exists()
+                ),
                 None,
             )
             if path is None:
@@ -360,7 +364,9 @@ class DataStore:
         if not len(rows):
             known = self.obs_ids
             shown = ", ".join(map(str, known[:8])) + (", …" if len(known) > 8 else "")
-            raise DataError(f"observation {obs_id}: not in the index of {self.base_dir}; it lists {shown}")
+            raise DataError(
+                f"observation {obs_id}: not in the index of {self.base_dir}; it lists {shown}"
+            )
         hdus: dict[str, HduLocation] = {}
         for row in rows:
             kind = str(row["HDU_TYPE"]).strip().lower()
@@ -399,13 +405,17 @@ def _read_table(path: Path, hdu_name: str | int) -> tuple[Any, fits.Header]:
         with open_fits(path) as hdus:
             where = f"{path} [{hdu_name}]"
             try:
-                hdu = hdus[hdu_name] if isinstance(hdu_name, int) else find_hdu(hdus, path, hdu_name)
+                hdu = (
+                    hdus[hdu_name] if isinstance(hdu_name, int) else find_hdu(hdus, path, hdu_name)
+                )
                 data, header = hdu.data, hdu.header
                 rows = 0 if data is None else len(data)
             except (*FITS_ERRORS, AstropyUserWarning, AttributeError) as error:
                 if isinstance(error, DataError):
                     raise
-                raise DataError(f"{where}: cannot be read; is the file truncated? ({error})") from error
+                raise DataError(
+                    f"{where}: cannot be read; is the file truncated? ({error})"
+                ) from error
             if data is None or data.dtype.names is None:
                 raise DataError(f"{where}: holds no table")
             if rows and header.get("NAXIS2") != rows:

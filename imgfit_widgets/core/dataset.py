@@ -166,9 +166,19 @@ class MapDataset:
     def _replace(self, **changes: Any) -> MapDataset:
         values = {
             key: getattr(self, key)
-            for key in (
-                "name counts background exposure psf edisp mask_safe mask_fit gti runs models"
-            ).split()
+            for key in [
+                "name",
+                "counts",
+                "background",
+                "exposure",
+                "psf",
+                "edisp",
+                "mask_safe",
+                "mask_fit",
+                "gti",
+                "runs",
+                "models",
+            ]
         }
         return MapDataset(**{**values, **changes})
 
@@ -208,7 +218,11 @@ class MapDataset:
     def residuals(self, method: str = "diff") -> WcsNDMap:
         """Counts minus predicted counts: ``diff``, ``diff/model`` or ``diff/sqrt(model)``."""
         npred = self.npred().data
-        scale = {"diff": np.ones_like(npred), "diff/model": npred, "diff/sqrt(model)": np.sqrt(npred)}
+        scale = {
+            "diff": np.ones_like(npred),
+            "diff/model": npred,
+            "diff/sqrt(model)": np.sqrt(npred),
+        }
         if method not in scale:
             raise DataError(f"residuals: method {method!r} is not one of {', '.join(scale)}")
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -216,7 +230,9 @@ class MapDataset:
 
     def info_dict(self) -> dict[str, Any]:
         """Name, sums within the mask of valid data, exposure and bins."""
-        safe = slice(None) if self.mask_safe is None else np.asarray(self.mask_safe.data, dtype=bool)
+        safe = (
+            slice(None) if self.mask_safe is None else np.asarray(self.mask_safe.data, dtype=bool)
+        )
         counts = float(self.counts.data[safe].sum())
         background = 0.0 if self.background is None else float(self.background.data[safe].sum())
         exposure = np.array([]) if self.exposure is None else self.exposure.data

@@ -102,7 +102,6 @@ class Reduction:
         return self.geom_irf.icrs_vectors
 
 
-
 @dataclass(frozen=True, eq=False)
 class _Run:
     """What one observation adds, in a window of the map."""
@@ -226,7 +225,8 @@ def _reduce_run(
     masked: bool = True,
 ) -> _Run:
     """One run's maps in the part ``inner`` of the reduction's map, which lies at ``window`` of the
-    whole one; with ``masked`` only where they enter a stack."""
+    whole one; with ``masked`` only where they enter a stack.
+    """
     label = f"Run {observation.obs_id}"
     ra, dec = observation.pointing
     rows, columns = inner
@@ -258,8 +258,8 @@ def _reduce_run(
         n_counts, n_background = counts[mask].sum(), background[mask].sum()
         if n_background <= 0 or n_counts <= 0:
             log.warning(
-                "Observation %d: %d counts over %.3g background counts, so its background cannot be "
-                "scaled; the run is not used",
+                "Observation %d: %d counts over %.3g background counts, so its background cannot "
+                "be scaled; the run is not used",
                 observation.obs_id,
                 n_counts,
                 n_background,
@@ -348,7 +348,9 @@ def _window(reduction: Reduction, ra: float, dec: float) -> Window | None:
         return None
     size = [max(round(2.0 * reduction.offset_max / scale), 1) for scale in geom.pixel_scales]
     try:
-        window, _ = overlap_slices(geom.shape, (size[1], size[0]), (float(y), float(x)), mode="trim")
+        window, _ = overlap_slices(
+            geom.shape, (size[1], size[0]), (float(y), float(x)), mode="trim"
+        )
     except NoOverlapError:
         return None
     rows, columns = window

@@ -87,7 +87,7 @@ def positions(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def separation(lon_1: ArrayLike, lat_1: ArrayLike, lon_2: float, lat_2: float) -> FloatArray:
-    """Angular distances in degrees of positions from one position (chord formula, exact to 1e-8)."""
+    """Angular distances in degrees from one position (chord formula, exact to 1e-8)."""
     chord = unit_vectors(lon_1, lat_1) - unit_vectors(lon_2, lat_2).reshape(
         (3,) + (1,) * np.ndim(lon_1)
     )
@@ -334,9 +334,7 @@ class WcsGeom:
         x, y = self.wcs.wcs_world2pix(lon.ravel(), lat.ravel(), 0)
         return np.asarray(x).reshape(lon.shape), np.asarray(y).reshape(lon.shape)
 
-    def to_frame(
-        self, lon: ArrayLike, lat: ArrayLike, frame: str
-    ) -> tuple[FloatArray, FloatArray]:
+    def to_frame(self, lon: ArrayLike, lat: ArrayLike, frame: str) -> tuple[FloatArray, FloatArray]:
         """Positions of the map's frame, in another frame."""
         return convert_frame(lon, lat, self.frame, frame)
 
@@ -432,9 +430,7 @@ class WcsGeom:
             wcs.wcs.crpix[1] - rows.start,
         ]
         wcs.wcs.set()
-        return WcsGeom(
-            wcs, (rows.stop - rows.start, columns.stop - columns.start), self.axes
-        )
+        return WcsGeom(wcs, (rows.stop - rows.start, columns.stop - columns.start), self.axes)
 
     def is_aligned(self, other: WcsGeom, tolerance: float = 1e-3) -> bool:
         """Whether another geometry has the same pixels (to a fraction of a pixel)."""
@@ -443,7 +439,9 @@ class WcsGeom:
         nx, ny = self.npix
         x, y = np.array([0.0, nx - 1.0, 0.0, nx - 1.0]), np.array([0.0, 0.0, ny - 1.0, ny - 1.0])
         other_x, other_y = other.lonlat_to_pix(*self.pix_to_lonlat(x, y))
-        return bool(np.allclose(x, other_x, atol=tolerance) and np.allclose(y, other_y, atol=tolerance))
+        return bool(
+            np.allclose(x, other_x, atol=tolerance) and np.allclose(y, other_y, atol=tolerance)
+        )
 
     def __str__(self) -> str:
         lon, lat = self.center_lonlat
@@ -487,7 +485,9 @@ class WcsNDMap:
     def __post_init__(self) -> None:
         data = np.asarray(self.data)
         if data.shape != self.geom.data_shape:
-            raise DataError(f"map: data {data.shape} do not fit the geometry {self.geom.data_shape}")
+            raise DataError(
+                f"map: data {data.shape} do not fit the geometry {self.geom.data_shape}"
+            )
         data = data.view()
         data.flags.writeable = False
         object.__setattr__(self, "data", data)

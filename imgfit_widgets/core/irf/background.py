@@ -21,7 +21,7 @@ _CHUNK = 8192
 
 
 def fill_energy_gaps(rate: FloatArray) -> FloatArray:
-    """Fill zeros between two positive energies by log interpolation, axis 0; not beyond the ends."""
+    """Fill zeros between two positive energies by log interpolation, axis 0; not at the ends."""
     filled = rate.copy()
     empty = ~(np.isfinite(rate) & (rate > 0))
     index = np.arange(rate.shape[0])
@@ -30,7 +30,9 @@ def fill_energy_gaps(rate: FloatArray) -> FloatArray:
         valid = ~empty[column]
         first, last = index[valid][[0, -1]]
         gap = ~valid & (index > first) & (index < last)
-        filled[column][gap] = np.exp(np.interp(index[gap], index[valid], np.log(rate[column][valid])))
+        filled[column][gap] = np.exp(
+            np.interp(index[gap], index[valid], np.log(rate[column][valid]))
+        )
     filled[~np.isfinite(filled)] = 0.0
     return filled
 
@@ -145,7 +147,10 @@ class Background3D:
         index_lon, part_lon, _ = self.fov_lon.locate(lon)
         index_lat, part_lat, _ = self.fov_lat.locate(lat)
         n_lon, n_lat = len(self.fov_lon.nodes), len(self.fov_lat.nodes)
-        next_lon, next_lat = np.minimum(index_lon + 1, n_lon - 1), np.minimum(index_lat + 1, n_lat - 1)
+        next_lon, next_lat = (
+            np.minimum(index_lon + 1, n_lon - 1),
+            np.minimum(index_lat + 1, n_lat - 1),
+        )
         columns = np.stack(
             [
                 index_lon * n_lat + index_lat,
@@ -165,6 +170,4 @@ class Background3D:
             axis=1,
         )
         rows = np.arange(0, 4 * len(lon) + 1, 4)
-        return csr_matrix(
-            (weights.ravel(), columns.ravel(), rows), shape=(len(lon), n_lon * n_lat)
-        )
+        return csr_matrix((weights.ravel(), columns.ravel(), rows), shape=(len(lon), n_lon * n_lat))

@@ -46,7 +46,8 @@ class IrfTable:
             if name in self.columns.names:
                 return np.asarray(self.row[name])
         raise DataError(
-            f"{self.where}: no column {' or '.join(names)}; there are {', '.join(self.columns.names)}"
+            f"{self.where}: no column {' or '.join(names)}; "
+            f"there are {', '.join(self.columns.names)}"
         )
 
     def unit(self, name: str) -> str:
@@ -72,7 +73,9 @@ class IrfTable:
             )
         except DataError as error:
             text = str(error)
-            raise DataError(text if text.startswith(self.where) else f"{self.where}: {text}") from error
+            raise DataError(
+                text if text.startswith(self.where) else f"{self.where}: {text}"
+            ) from error
 
     def cube(self, name: str, *axes: IrfAxis) -> np.ndarray:
         """A data column with axes in the given order (files hold them reversed)."""
@@ -82,7 +85,9 @@ class IrfTable:
             return data.T
         if data.shape == shape:
             return data
-        raise DataError(f"{self.where}: column {name} has shape {data.shape}, expected {shape[::-1]}")
+        raise DataError(
+            f"{self.where}: column {name} has shape {data.shape}, expected {shape[::-1]}"
+        )
 
 
 def _read_aeff(table: IrfTable) -> EffectiveAreaTable2D:
@@ -130,7 +135,9 @@ def _read_bkg_3d(table: IrfTable) -> Background3D:
         factor = u.Unit(unit.replace(" ", "")).to("s-1 MeV-1 sr-1") if unit else 1.0
     except ValueError:
         # CTA's first data challenge writes 1/s/MeV/sr, which reads as a chain of divisions.
-        log.warning("%s: unit %r of %s cannot be read; taking s-1 MeV-1 sr-1", table.where, unit, name)
+        log.warning(
+            "%s: unit %r of %s cannot be read; taking s-1 MeV-1 sr-1", table.where, unit, name
+        )
         factor = 1.0
     return Background3D(energy, fov_lon, fov_lat, rate * factor)
 

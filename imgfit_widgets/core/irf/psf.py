@@ -229,7 +229,12 @@ class PSFMap:
 
     @classmethod
     def from_table(
-        cls, geom: WcsGeom, energy_true: MapAxis, rad: MapAxis, values: FloatArray, exposure: FloatArray
+        cls,
+        geom: WcsGeom,
+        energy_true: MapAxis,
+        rad: MapAxis,
+        values: FloatArray,
+        exposure: FloatArray,
     ) -> PSFMap:
         """From tabulated profiles, shape (T, rad, y, x)."""
         weights = from_profiles(np.moveaxis(np.asarray(values, dtype=float), 1, 0), rad)
