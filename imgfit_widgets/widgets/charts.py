@@ -48,7 +48,7 @@ def _figure(marks: Sequence[Any], axes: Sequence[Axis], height: int, left: int =
 
 
 def _axes(x: LinearScale, y: LinearScale, x_label: str, y_label: str) -> list[Axis]:
-    common = {"grid_lines": "none", "tick_style": TICKS, "num_ticks": 5}
+    common = {"grid_lines": "none", "tick_style": TICKS, "num_ticks": 5, "tick_format": "~g"}
     return [
         Axis(scale=x, label=x_label, label_offset="30px", **common),
         Axis(scale=y, orientation="vertical", label=y_label, label_offset="38px", **common),

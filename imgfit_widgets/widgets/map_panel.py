@@ -16,6 +16,7 @@ from ..task import Owner
 from . import palette
 from .charts import CutEditor
 from .gestures import Listener
+from .numbers import unit_text
 from .sky_figure import SkyFigure, SkyView
 from .style import row, show, text
 
@@ -49,7 +50,7 @@ def default_look(kind: str) -> Look:
 
 
 class MapPanel(widgets.VBox):
-    """A `SkyFigure` under a row of selects.
+    """A `SkyFigure` with selects for what it shows and how.
 
     Parameters
     ----------
@@ -87,18 +88,13 @@ class MapPanel(widgets.VBox):
         self.cut = _select([BY_HAND], "Values of the first and the last colour", "imgfit-map-cut")
         self.editor = CutEditor()
         show(self.editor, False)
+        # What belongs to the colour bar stands under it, so that both maps begin at one height.
         super().__init__(
             [
-                row(
-                    self.kind,
-                    self._radius_box,
-                    self.colours,
-                    self.stretch,
-                    self.cut,
-                    classes="imgfit-map-controls",
-                ),
-                self.editor,
+                row(self.kind, self._radius_box, classes="imgfit-map-title"),
                 self.figure,
+                row(self.colours, self.stretch, self.cut, classes="imgfit-map-controls"),
+                self.editor,
             ]
         )
         self.add_class("imgfit-map-panel")
@@ -161,7 +157,7 @@ class MapPanel(widgets.VBox):
 
     def _draw_look(self, look: Look) -> None:
         kind = MAP_KINDS[self.kind.value]
-        unit = f" ({kind.unit})" if kind.unit and kind.unit != kind.label.lower() else ""
+        unit = f" ({unit_text(kind.unit)})" if kind.unit not in ("", kind.label.lower()) else ""
         self.figure.bar_label = kind.label + unit
         self.figure.colours, self.figure.stretch = look.colours, look.stretch
 

@@ -246,12 +246,10 @@ class MapViewer(Panel):
     # -- words ----------------------------------------------------------------------------------
 
     def _show_hint(self, _: object = None) -> None:
+        # A workbench shows errors in a place of its own and hides this one.
         error = self.session.error
-        self.hint.value = (
-            f'<span class="imgfit-hint-error">{escape(error)}</span>'
-            if error
-            else escape(HINTS[self.main.figure.tool or self.session.mode])
-        )
+        words = f'<span class="imgfit-hint-error">{escape(error)}</span> ' if error else ""
+        self.hint.value = words + escape(HINTS[self.main.figure.tool or self.session.mode])
 
     def _show_badge(self) -> None:
         """What the selected source is worth where it is."""

@@ -167,11 +167,13 @@ def encode_png(index: ByteArray, table: ByteArray) -> bytes:
     # Each row is led by its filter type, 0: none.
     rows = np.zeros((height, width + 1), dtype=np.uint8)
     rows[:, 1:] = index[::-1]
+    # Noise has no long repeats to look for: run lengths alone take half the time at the same size.
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     chunks = (
         (b"IHDR", header),
         (b"PLTE", table.tobytes()),
-        (b"IDAT", zlib.compress(rows.tobytes(), 1)),
+        (b"IDAT", deflate.compress(rows.tobytes()) + deflate.flush()),
         (b"IEND", b""),
     )
     parts = [b"\x89PNG\r\n\x1a\n"]

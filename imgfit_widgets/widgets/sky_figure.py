@@ -222,7 +222,7 @@ class SkyFigure(widgets.VBox):
             image=self._images[0], scales=self._scales, x=[-0.5, 0.5], y=[-0.5, 0.5], pixelated=True
         )
         self._grid = self._lines(
-            ["#ffffff"], stroke_width=0.8, opacities=[0.45], line_style="dashed"
+            ["#e5e7eb"], stroke_width=0.8, opacities=[0.75], line_style="dotted"
         )
         self._curves = self._lines(["#ffffff"], stroke_width=1.7)
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
@@ -397,7 +397,7 @@ class SkyFigure(widgets.VBox):
             return
         window = self.view.window
         n_lon = max(2, int(self.plot_size[0] // (105 if self.sexagesimal else 75)))
-        n_lat = max(2, int(self.plot_size[1] // 55))
+        n_lat = max(2, int(self.plot_size[1] // 40))
         ticks = sky_ticks(self.geom, window, n_lon, n_lat, self.sexagesimal)
         for axis, edge in zip(self._axes, ticks, strict=True):
             self._set_ticks(axis, edge)
