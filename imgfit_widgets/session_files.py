@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .core.config import AnalysisConfig, expand_path
+from .core.config import AnalysisConfig
 from .core.dataset import MapDataset
 from .core.errors import ConfigError, DataError, ImgfitError
 from .core.fit import FitResult
 from .core.models import Models
+from .core.paths import expand_path
 
 FORMAT = 1
 MAX_BYTES = 50_000_000  # unpacked; a session file is text, so anything larger is not one

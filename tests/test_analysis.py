@@ -253,7 +253,7 @@ def test_every_map_of_the_viewer_is_finite_inside_the_mask(walk, kind):
 def test_residuals_are_flat_where_the_model_holds(walk):
     analysis, _ = walk
     dataset = analysis.datasets["stacked"]
-    x, y = (int(round(float(v))) for v in dataset.geom.lonlat_to_pix(-0.05, -0.05))
+    x, y = (round(float(v)) for v in dataset.geom.lonlat_to_pix(-0.05, -0.05))
     assert display_map(dataset, "significance")[y, x] > 25
     assert abs(display_map(dataset, "residual")[y, x]) < 5
     with pytest.raises(DataError, match="map: 'sugnificance' is not one of"):

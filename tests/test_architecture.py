@@ -17,7 +17,7 @@ PACKAGE = ROOT / "imgfit_widgets"
 # cycle, only inside a folder (``irf``, ``models``, ``widgets``) or where CHAINS says so.
 LAYERS = [
     ["core.errors", "core.progress"],
-    ["core.fields"],
+    ["core.fields", "core.paths"],
     ["core.config", "core.maps", "core.stats", "core.parallel"],
     ["core.irf"],
     ["core.data", "core.models"],

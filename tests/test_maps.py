@@ -11,7 +11,9 @@ from imgfit_widgets.core.errors import DataError
 from imgfit_widgets.core.maps import MapAxis, WcsGeom, WcsNDMap, convert_frame, separation
 
 
-def make(proj: str = "CAR", frame: str = "galactic", centre: tuple[float, float] = (0, 0)) -> WcsGeom:
+def make(
+    proj: str = "CAR", frame: str = "galactic", centre: tuple[float, float] = (0, 0)
+) -> WcsGeom:
     return WcsGeom.create(centre, (8, 6), 0.02, proj, frame)
 
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from imgfit_widgets import __version__
-from imgfit_widgets.core.errors import DataError, FitError, ImgfitError, InputError, ModelError
+from .. import __version__
+from ..core.errors import DataError, FitError, ImgfitError, InputError, ModelError
 
 log = logging.getLogger("imgfit_widgets")
 
@@ -64,7 +64,7 @@ def _fail(error: object, status: int) -> int:
 
 def run(args: argparse.Namespace) -> tuple[int, Summary]:
     """Reduce and fit."""
-    from imgfit_widgets.core.models import Models
+    from ..core.models import Models
 
     models = Models.read(args.models)  # a mistake there is told before the long part
     with _reduced(args) as analysis:
@@ -82,7 +82,7 @@ def reduce(args: argparse.Namespace) -> tuple[int, Summary]:
 
 def fit(args: argparse.Namespace) -> tuple[int, Summary]:
     """Fit dataset files."""
-    from imgfit_widgets.core.fit import Fit
+    from ..core.fit import Fit
 
     _make_folder(args.output)
     datasets = _datasets_with_models(args)
@@ -113,7 +113,7 @@ def stat(args: argparse.Namespace) -> tuple[int, Summary]:
 
 def simulate(args: argparse.Namespace) -> tuple[int, Summary]:
     """Write a small DL3 store."""
-    from imgfit_widgets.core.simulate import simulate_store
+    from ..core.simulate import simulate_store
 
     _log_as()
     store = simulate_store(args.output, args.seed, lambda fraction, message: log.info(message))
@@ -127,7 +127,7 @@ def simulate(args: argparse.Namespace) -> tuple[int, Summary]:
 
 def serve(args: argparse.Namespace) -> tuple[int, Summary]:
     """Serve the workbench."""
-    from imgfit_widgets.app.serve import serve as start
+    from .serve import serve as start
 
     start(args.config, args.models, args.port, not args.no_browser, args.data_root)
     return 0, {"version": __version__}
@@ -139,9 +139,9 @@ def serve(args: argparse.Namespace) -> tuple[int, Summary]:
 @contextlib.contextmanager
 def _reduced(args: argparse.Namespace) -> Iterator[Any]:
     """An analysis with its datasets made, and written if asked for."""
-    from imgfit_widgets.core.analysis import Analysis, write_datasets
-    from imgfit_widgets.core.config import AnalysisConfig
-    from imgfit_widgets.core.parallel import open_executor
+    from ..core.analysis import Analysis, write_datasets
+    from ..core.config import AnalysisConfig
+    from ..core.parallel import open_executor
 
     config = AnalysisConfig.read(args.config)
     if args.n_jobs is not None:
@@ -160,8 +160,8 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
 
 def _datasets_with_models(args: argparse.Namespace) -> Any:
     """The datasets of a file with the models on them, and a background model for each."""
-    from imgfit_widgets.core.analysis import read_datasets, with_background
-    from imgfit_widgets.core.models import Models
+    from ..core.analysis import read_datasets, with_background
+    from ..core.models import Models
 
     _log_as()
     models = Models.read(args.models)
@@ -174,7 +174,7 @@ def _fit(
     args: argparse.Namespace, datasets: Any, solve: Callable[[], Any], timing: dict[str, float]
 ) -> tuple[int, Summary]:
     """Solve, write and sum up; a fit that did not converge is status 1, with its reason."""
-    from imgfit_widgets.core.analysis import write_fit
+    from ..core.analysis import write_fit
 
     failure: dict[str, Any] | None = None
     try:
@@ -211,7 +211,7 @@ def _summary(datasets: Any, timing: dict[str, float]) -> Summary:
 
 def _values(datasets: Any) -> Summary:
     """The statistic and the predicted counts within the fit mask, of all and of each model."""
-    from imgfit_widgets.core.evaluator import Evaluator
+    from ..core.evaluator import Evaluator
 
     models = datasets.models
     evaluator = Evaluator(datasets, models)

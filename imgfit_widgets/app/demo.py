@@ -12,8 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgfit_widgets.core.progress import Progress, silent
-from imgfit_widgets.core.simulate import (
+from ..core.progress import Progress, silent
+from ..core.simulate import (
     SOURCES,
     VERSION,
     demo_config,

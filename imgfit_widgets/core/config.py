@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import html
 import logging
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,8 @@ import numpy as np
 import yaml
 from astropy import units as u
 
-from imgfit_widgets.core.errors import ConfigError
-from imgfit_widgets.core.fields import (
+from .errors import ConfigError
+from .fields import (
     Choice,
     Choices,
     Field,
@@ -42,6 +40,7 @@ from imgfit_widgets.core.fields import (
     Text,
     Whole,
 )
+from .paths import expand_path
 
 log = logging.getLogger(__name__)
 
@@ -501,16 +500,6 @@ class AnalysisConfig(Section):
                     f"{path}: {str(value)!r} cannot be used; expected an angle above 0 with its "
                     "unit, such as '2.5 deg'"
                 )
-
-
-def expand_path(path: str | Path, where: str) -> Path:
-    """Expand ``~`` and ``$VARIABLES``; ConfigError, starting with ``where``, if one is not set."""
-    text = os.path.expandvars(str(path))
-    unset = re.search(r"\$(\w+|\{\w+\})", text)
-    if unset:
-        name = unset.group(1).strip("{}")
-        raise ConfigError(f"{where}: {str(path)!r}: the environment variable {name} is not set")
-    return Path(text).expanduser()
 
 
 def _load(text: str, what: str) -> Any:

@@ -33,6 +33,7 @@ from .irf.background import Background3D
 from .irf.edisp import EnergyDispersion2D
 from .irf.io import FITS_ERRORS, Irf, find_hdu, open_fits, read_irf
 from .irf.psf import MultiGaussPSF
+from .paths import expand_path
 
 FloatArray = NDArray[np.float64]
 
@@ -43,21 +44,6 @@ _IRF_CLASSES = {
     "psf": MultiGaussPSF,
     "bkg": Background3D,
 }
-
-
-def expand_path(path: str | os.PathLike[str]) -> Path:
-    """A path with environment variables and ``~`` filled in.
-
-    Raises
-    ------
-    DataError
-        If a variable is not set, naming it.
-    """
-    text = os.path.expanduser(os.path.expandvars(os.fspath(path)))
-    if "$" in text:
-        name = text[text.index("$") :].split("/")[0].split(os.sep)[0]
-        raise DataError(f"{path}: the environment variable {name} is not set")
-    return Path(text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,7 +308,7 @@ class DataStore:
         DataError
             If the folder or one of its index files is missing or not readable.
         """
-        base = expand_path(base_dir)
+        base = expand_path(base_dir, "data store")
         if not base.is_dir():
             raise DataError(f"{base_dir}: no such folder ({base}); expected a DL3 data store")
         tables = []

@@ -27,7 +27,7 @@ from astropy.coordinates import Angle
 from astropy.time import Time
 from traitlets import HasTraits, TraitType
 
-from imgfit_widgets.core.errors import ConfigError
+from .errors import ConfigError
 
 SectionT = TypeVar("SectionT", bound="Section")
 

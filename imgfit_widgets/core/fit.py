@@ -380,6 +380,8 @@ class _Minimisation:
                 f"The data do not constrain the {what} {', '.join(names[i] for i in weak)}; "
                 "freeze it or start closer to a source"
             )
+        elif twins := self._twins(x, free):
+            reason = f"No minimum: the fit cannot tell {twins} apart; freeze one of them"
         elif len(free):
             scale = np.sqrt(np.diag(hessian)[free])
             scaled = hessian[np.ix_(free, free)] / np.outer(scale, scale)
@@ -387,11 +389,7 @@ class _Minimisation:
             if values[0] < 1e-9:
                 order = np.argsort(-np.abs(vectors[:, 0]))[:2]
                 pair = " and ".join(names[free[i]] for i in sorted(order))
-                reason = (
-                    f"No minimum: the fit cannot tell {pair} apart; freeze one of them"
-                    if values[0] > -1e-6
-                    else f"No minimum: the statistic still falls along {pair}; start elsewhere"
-                )
+                reason = f"No minimum: the statistic still falls along {pair}; start elsewhere"
             else:
                 inverse = np.linalg.inv(scaled) / np.outer(scale, scale)
                 covariance = nothing.copy()

@@ -24,9 +24,9 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from imgfit_widgets.core.config import AnalysisConfig
-from imgfit_widgets.core.errors import DataError
-from imgfit_widgets.core.progress import Progress, silent
+from .config import AnalysisConfig
+from .errors import DataError
+from .progress import Progress, silent
 
 Array = NDArray[np.float64]
 
