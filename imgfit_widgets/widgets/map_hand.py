@@ -14,6 +14,7 @@ from traitlets import Bool, HasTraits, link
 
 from ..core.maps import WcsGeom, separation
 from ..session import Session
+from ..task import Owner
 from .gestures import Hit
 from .sky_figure import SkyFigure, SkyView
 from .style import button, escape, row, text
@@ -174,7 +175,7 @@ class Toolbar(widgets.HBox):
     """Buttons for the modes, the tools, zoom and undo; the list of keys is `key_list`."""
 
     def __init__(self, session: Session, view: SkyView, figure: SkyFigure, hand: Hand) -> None:
-        self._session = session
+        self._session, act = session, session.owner
         self.modes = {
             "navigate": _toggle("Navigate", "Pan, zoom and select (n)"),
             "edit": _toggle("Edit", "Move and size sources (e)"),
@@ -186,12 +187,12 @@ class Toolbar(widgets.HBox):
             "box": _toggle("Box zoom", "Zoom into a box that you draw (b)", "imgfit-box-zoom"),
             "contrast": _toggle("Contrast", "Drag: sideways bias, upwards contrast (c)"),
         }
-        self.undo = _tool("↶", "Undo (Ctrl-Z)", session.undo, "imgfit-undo")
-        self.redo = _tool("↷", "Redo (Ctrl-Shift-Z)", session.redo, "imgfit-redo")
+        self.undo = _tool(act, "↶", "Undo (Ctrl-Z)", session.undo, "imgfit-undo")
+        self.redo = _tool(act, "↷", "Redo (Ctrl-Shift-Z)", session.redo, "imgfit-redo")
         zoom = (
-            _tool("−", "Zoom out (-)", lambda: hand.zoom(1.0 / ZOOM_STEP), "imgfit-zoom-out"),
-            _tool("+", "Zoom in (+)", lambda: hand.zoom(ZOOM_STEP), "imgfit-zoom-in"),
-            _tool("Home", "Show the whole map (0)", view.home, "imgfit-home"),
+            _tool(act, "−", "Zoom out (-)", lambda: hand.zoom(1.0 / ZOOM_STEP), "imgfit-zoom-out"),
+            _tool(act, "+", "Zoom in (+)", lambda: hand.zoom(ZOOM_STEP), "imgfit-zoom-in"),
+            _tool(act, "Home", "Show the whole map (0)", view.home, "imgfit-home"),
         )
         self.grid = _toggle("Grid", "Lines of equal longitude and latitude")
         self.sexagesimal = _toggle("h m s", "Axes in hours, minutes, seconds instead of degrees")
@@ -214,9 +215,9 @@ class Toolbar(widgets.HBox):
         link((hand, "help_shown"), (self.help, "value"))
         hand.observe(self._show_keys, "help_shown")
         for name, toggle in self.modes.items():
-            _choice(session, "mode", name, toggle, off="navigate")
+            _choice(session, "mode", name, toggle, "navigate", session.owner)
         for name, toggle in self.tools.items():
-            _choice(figure, "tool", name, toggle, off="")
+            _choice(figure, "tool", name, toggle, "", session.owner)
         session.observe(self._show_undo, "revision")
         self._show_undo()
 
@@ -229,7 +230,7 @@ class Toolbar(widgets.HBox):
 
 
 def _choice(
-    owner: HasTraits, trait: str, value: str, toggle: widgets.ToggleButton, off: str
+    owner: HasTraits, trait: str, value: str, toggle: widgets.ToggleButton, off: str, act: Owner
 ) -> None:
     """Keep a toggle pressed while a trait has a value; pressing sets it, releasing sets ``off``."""
 
@@ -245,7 +246,7 @@ def _choice(
 
     show()
     owner.observe(show, trait)
-    toggle.observe(press, "value")
+    toggle.observe(lambda change: act(lambda: press(change)), "value")
 
 
 def _toggle(label: str, tooltip: str, css: str = "") -> widgets.ToggleButton:
@@ -255,9 +256,11 @@ def _toggle(label: str, tooltip: str, css: str = "") -> widgets.ToggleButton:
     return toggle
 
 
-def _tool(label: str, tooltip: str, action: Callable[[], Any], css: str) -> widgets.Button:
+def _tool(
+    act: Owner, label: str, tooltip: str, action: Callable[[], Any], css: str
+) -> widgets.Button:
     control = button(label, tooltip, f"imgfit-tool {css}")
-    control.on_click(lambda _: action())
+    control.on_click(lambda _: act(action))
     return control
 
 

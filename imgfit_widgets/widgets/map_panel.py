@@ -99,11 +99,12 @@ class MapPanel(widgets.VBox):
         )
         self.add_class("imgfit-map-panel")
         self._apply_look()
-        self.kind.observe(self._kind_changed, "value")
-        self.radius.observe(lambda _: self.refresh(), "value")
+        # JupyterLab delivers a control's events on a thread of its own; the owner acts on them.
+        self.kind.observe(lambda _: owner(self._kind_changed), "value")
+        self.radius.observe(lambda _: owner(self.refresh), "value")
         for control in (self.colours, self.stretch, self.cut):
-            control.observe(self._look_changed, "value")
-        self.editor.observe(self._cuts_by_hand, "cuts")
+            control.observe(lambda change: owner(lambda: self._look_changed(change)), "value")
+        self.editor.observe(lambda _: owner(self._cuts_by_hand), "cuts")
 
     @property
     def look(self) -> Look:
@@ -134,7 +135,7 @@ class MapPanel(widgets.VBox):
             return -SIGMA_CUTS[look.cut], SIGMA_CUTS[look.cut]
         return palette.cut_levels(data, palette.CUTS[look.cut], symmetric=diverging)
 
-    def _kind_changed(self, _: object) -> None:
+    def _kind_changed(self) -> None:
         self._apply_look()
         self.refresh()
 
@@ -178,10 +179,10 @@ class MapPanel(widgets.VBox):
         show(self.editor, by_hand)
         self.figure.show(self.figure.data, self._levels(self.figure.data))
 
-    def _cuts_by_hand(self, change: Any) -> None:
+    def _cuts_by_hand(self) -> None:
         if self.look.cut == BY_HAND:
-            self._looks[self.kind.value] = replace(self.look, by_hand=change.new)
-            self.figure.cuts = change.new
+            self._looks[self.kind.value] = replace(self.look, by_hand=self.editor.cuts)
+            self.figure.cuts = self.editor.cuts
 
 
 def _select(options: list[str], tooltip: str, css: str) -> widgets.Dropdown:
