@@ -397,7 +397,7 @@ class _Minimisation:
                 edm = 0.5 * float(gradient[free] @ inverse @ gradient[free])
         else:
             edm = 0.0
-        off = self._offlimits_of(x, held)
+        off = self._stopped_at(x, held)
         if off:
             return off, covariance, edm
         if reason:
@@ -411,7 +411,24 @@ class _Minimisation:
             )
         return "", covariance, edm
 
-    def _offlimits_of(self, x: np.ndarray, held: np.ndarray) -> str:
+    def _twins(self, x: np.ndarray, free: np.ndarray) -> str:
+        """The parameters that change the prediction in one and the same way, "" if there are none.
+
+        By the Fisher information, in which such parameters are exactly dependent.
+        """
+        information = self.evaluator.information(x)
+        known = [int(i) for i in free if information[i, i] > 0]
+        if len(known) < 2:
+            return ""
+        scale = np.sqrt(np.diag(information)[known])
+        values, vectors = np.linalg.eigh(information[np.ix_(known, known)] / np.outer(scale, scale))
+        if values[0] > 1e-9:
+            return ""
+        order = sorted(np.argsort(-np.abs(vectors[:, 0]))[:2])
+        names = self.evaluator.names
+        return " and ".join(".".join(names[known[i]]) for i in order)
+
+    def _stopped_at(self, x: np.ndarray, held: np.ndarray) -> str:
         """Why positions or sizes are where the fit was not allowed to go further."""
         ev = self.evaluator
         for i in np.flatnonzero(held):
