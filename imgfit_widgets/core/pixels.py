@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import erf
 
-__all__ = ["ExposureMoments", "PixelIntegrals"]
+__all__ = ["ExposureMoments", "PixelIntegrals", "few_images", "fewer_widths"]
 
 
 class PixelIntegrals:
@@ -143,24 +143,24 @@ class ExposureMoments:
 
     Parameters
     ----------
-    exposure : ndarray, shape (T, ny, nx)
-        m2 s, constant within a pixel; continued beyond the map.
+    mixing, images : ndarray, shapes (T, k), (k, ny, nx)
+        The exposure of the map in cm2 s as ``mixing @ images``, constant within a pixel; continued
+        beyond the map.
     box : tuple of int
         Pixels (y0, y1, x0, x1) that hold the source.
     order : int
         Number of polynomials an axis; the total degree stays below it.
     """
 
-    def __init__(self, exposure: np.ndarray, box: tuple[int, int, int, int], order: int) -> None:
+    def __init__(
+        self,
+        mixing: np.ndarray,
+        images: np.ndarray,
+        box: tuple[int, int, int, int],
+        order: int,
+    ) -> None:
         y0, y1, x0, x1 = box
-        block = np.asarray(exposure[:, y0:y1, x0:x1], dtype=float) * 1e4  # m2 s to cm2 s
-        # Energies share few shapes: a handful of images and their mixing say it all.
-        step = max(1, int(math.sqrt(block[0].size / 2000.0)))
-        sample = block[:, ::step, ::step].reshape(len(block), -1)
-        values, vectors = np.linalg.eigh(sample @ sample.T)
-        kept = values > 1e-11 * max(float(values[-1]), 1e-300)
-        self._mixing = vectors[:, kept]
-        self._images = np.tensordot(self._mixing.T, block, axes=1)
+        self._mixing, self._images = mixing, images[:, y0:y1, x0:x1]
         self._x_edges, self._y_edges = _open_edges(x0, x1), _open_edges(y0, y1)
         self.order = order
         degree = np.arange(order)
@@ -196,3 +196,55 @@ def _open_edges(first: int, stop: int) -> np.ndarray:
     edges[0] -= 1e7
     edges[-1] += 1e7
     return edges
+
+
+def few_images(cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A cube (T, ny, nx) whose planes share few shapes, as ``mixing @ images``.
+
+    Returns
+    -------
+    mixing : ndarray, shape (T, k)
+    images : ndarray, shape (k, ny, nx)
+        To 3e-6 of the largest plane.
+    """
+    step = max(1, int(math.sqrt(cube[0].size / 2000.0)))
+    sample = np.asarray(cube[:, ::step, ::step], dtype=float).reshape(len(cube), -1)
+    values, vectors = np.linalg.eigh(sample @ sample.T)
+    mixing = vectors[:, values > 1e-11 * max(float(values[-1]), 1e-300)]
+    images = mixing.T @ np.asarray(cube, dtype=float).reshape(len(cube), -1)
+    return mixing, images.reshape(-1, *cube.shape[1:])
+
+
+def fewer_widths(widths: np.ndarray, size: float, ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    """Widths whose Gaussians, blurred by ``size``, stand for those of a mixture.
+
+    Blurred Gaussians of nearly the same width are nearly dependent: cubic interpolation in the
+    logarithm of the blurred width, at nodes a factor ``ratio`` apart, replaces them.
+
+    Parameters
+    ----------
+    widths : ndarray, shape (W,)
+        Increasing.
+
+    Returns
+    -------
+    nodes : ndarray, shape (K,)
+        The widths themselves if that would be no fewer.
+    matrix : ndarray, shape (W, K)
+        What turns weights of ``widths`` into weights of ``nodes``.
+    """
+    position = 0.5 * np.log(size**2 + widths**2)
+    span = float(position[-1] - position[0])
+    count = max(4, math.ceil(span / math.log(ratio)) + 1)
+    if not size or count >= len(widths):
+        return widths, np.eye(len(widths))
+    knots = np.linspace(position[0], position[-1], count)
+    nodes = np.sqrt(np.maximum(np.exp(2.0 * knots) - size**2, 0.0))
+    at = (position - knots[0]) / (knots[1] - knots[0])
+    first = np.clip(np.floor(at).astype(int) - 1, 0, count - 4)
+    matrix = np.zeros((len(widths), count))
+    for k in range(4):
+        others = [other for other in range(4) if other != k]
+        basis = np.prod([(at - first - o) / (k - o) for o in others], axis=0)
+        matrix[np.arange(len(widths)), first + k] = basis
+    return nodes, matrix

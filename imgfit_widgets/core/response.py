@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from .errors import DataError
 from .maps import WcsGeom, rotation, unit_vectors
+from .pixels import few_images
 
 __all__ = [
     "DatasetLike",
@@ -340,7 +342,7 @@ class Response:
             if getattr(dataset, key) is None:
                 raise DataError(f"dataset {dataset.name!r}: has no {key}, which a source needs")
         self.widths = np.asarray(dataset.psf.widths, dtype=float)
-        self.exposure = dataset.exposure.data
+        self._exposure = dataset.exposure.data
         self.same_pixels = dataset.exposure.geom.shape == geom.shape
         self._grids = (
             SmoothGrid(dataset.exposure.data),
@@ -358,6 +360,12 @@ class Response:
             for grid, pixel_map in zip(self._grids, self._maps, strict=True)
         )
         return LocalResponse(exposure * 1e4, edisp, weights)  # m2 s to cm2 s
+
+    @cached_property
+    def exposure_images(self) -> tuple[np.ndarray, np.ndarray]:
+        """The exposure in cm2 s as few images and their mixing, see `few_images`."""
+        mixing, images = few_images(self._exposure)
+        return mixing * 1e4, images
 
     def weight_nodes(self, x: float, y: float) -> np.ndarray:
         """PSF weights of the nodes around a position, shape (16, T, W)."""

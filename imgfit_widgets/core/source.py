@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import erfc
 
 from .models import SkyModel, SpectralModel
-from .pixels import ExposureMoments, PixelIntegrals
+from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
 
 __all__ = ["Source", "SourceState"]
@@ -30,6 +30,8 @@ _EVEN_DEG, _EVEN_PIXELS = 0.055, 1.5
 """Up to this size the exposure at the centre stands for all of a source ..."""
 _UNEVEN = 2.0
 """... and from so many times that size on it is taken where the photons come from."""
+_RATIO = 1.08
+"""How far apart the widths of a blurred mixture may be."""
 _ORDER = 6
 """Hermite polynomials an axis for the exposure across a source."""
 
@@ -65,6 +67,7 @@ class Source:
         # has to stay for it to hold.
         self.box = (0, 0, 0, 0)
         self._used = np.arange(len(response.widths))
+        self._widths, self._fewer = response.widths, np.eye(len(response.widths))
         self._centre = (np.nan, np.nan)
         self._margin = 0.0
         self._sigma_range = (0.0, 0.0)
@@ -146,6 +149,8 @@ class Source:
         reached = np.einsum("ntw,t->w", np.abs(nodes), share)
         used = np.flatnonzero(reached > _NEGLIGIBLE)
         self._used = used if len(used) else np.arange(len(self._response.widths))
+        known = self._response.widths[self._used]
+        self._widths, self._fewer = fewer_widths(known, size, _RATIO)
         mixture = (share @ local.weights[0])[self._used]
         largest = 1.3 * size + 0.3 * float(self._response.widths[self._used].min())
         widths = np.hypot(self._response.widths[self._used], largest if size else 0.0)
@@ -154,7 +159,8 @@ class Source:
         metric = self._pixel.metric(x, y)[0]
         scale = math.sqrt(metric[0]), math.sqrt(metric[2])
         self._centre, self._margin = (x, y), margin * min(scale)
-        self._sigma_range = (0.5 * size if size > 0.5 * reach else 0.0, largest)
+        smallest = 0.6 * size if len(self._widths) < len(known) else 0.0
+        self._sigma_range = (smallest, largest)
         half = [(reach + margin) * s for s in scale]
         self.box = (
             int(np.clip(math.floor(y - half[1]), 0, ny)),
@@ -167,7 +173,7 @@ class Source:
         self._even = max(_EVEN_DEG, _EVEN_PIXELS / min(scale))
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
-            self._moments = ExposureMoments(self._response.exposure, self.box, _ORDER)
+            self._moments = ExposureMoments(*self._response.exposure_images, self.box, _ORDER)
 
     def _has_pixels(self) -> bool:
         return self.box[1] > self.box[0] and self.box[3] > self.box[2]
@@ -189,10 +195,12 @@ class Source:
         flux, flux_slopes = self._unit_flux(p)
         local = self._response.at(x, y)
         weights = local.weights[:, :, self._used]
+        if len(self._widths) < len(self._used):
+            weights = weights @ self._fewer
         metric = self._pixel.metric(x, y)
         scale = np.sqrt(metric[0, [0, 2]])
         size = float(p[self._sigma]) if self._sigma is not None else 0.0
-        sigma = self._response.widths[self._used]
+        sigma = self._widths
         if size:
             sigma = np.hypot(sigma, size)
         exposure, order = local.exposure[:, :, None, None], 1
