@@ -153,6 +153,7 @@ class State(HasTraits):
         self._put(moment.models.copy(), moment.datasets or self.datasets)
 
     def _committed(self) -> None:
+        self.error = ""  # what went wrong before this step is over
         self._refresh()
         self.revision += 1
 
