@@ -31,7 +31,9 @@ from .stats import sigma_of
 
 __all__ = ["Fit", "FitResult", "FitStep", "LiveLikelihood", "LiveState", "SourceTS"]
 
-_SCORING_STEPS = 30
+_SCORING_STEPS = 40
+_STRIDE = 5.0
+"""How far a position or size may go in one scoring step, in scales."""
 _NEWTON_STEPS = 12
 _EDM = 1e-9
 """Newton stops when the expected further gain in the statistic is below this."""
@@ -167,21 +169,28 @@ class _Minimisation:
         return step is not None and -0.5 * float(self._evaluate(u)[1] @ step) < _EDM_VALID
 
     def _score(self, u: np.ndarray) -> np.ndarray:
-        """Damped Fisher scoring (Levenberg-Marquardt): downhill by the expected curvature."""
+        """Damped steps (Levenberg-Marquardt) by the Fisher information.
+
+        Along the last step the curvature that was met there takes the expected one's place (a
+        BFGS update), because the two differ much where a source is far from its best size.
+        """
         low, high = self._u_bounds()
         stat, gradient = self._evaluate(u)
         outer = np.outer(self.scale, self.scale)
         damping = 1e-3
+        last: tuple[np.ndarray, np.ndarray] | None = None
         for _ in range(_SCORING_STEPS):
-            information = self.evaluator.information(self.origin + u * self.scale) * outer
-            diagonal = np.maximum(np.diag(information), 1e-12)
+            metric = self.evaluator.information(self.origin + u * self.scale) * outer
+            diagonal = np.maximum(np.diag(metric), 1e-12)
+            if last is not None:
+                metric = _secant(metric, *last)
             while damping < 1e6:
                 held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
-                step = _newton_step(information + np.diag(damping * diagonal), gradient, held)
+                step = _newton_step(metric + np.diag(damping * diagonal), gradient, held)
                 gain = -0.5 * float(gradient @ step) if step is not None else np.nan
                 if step is None or not gain >= 1e-2 or self.nfev >= self.max_calls:
                     return u
-                step *= min(1.0, 5.0 / max(float((np.abs(step) * self.stride).max()), 1e-300))
+                step *= min(1.0, _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300))
                 tried = np.clip(u + step, low, high)
                 found, slope = self._evaluate(tried)
                 if found < stat:
@@ -190,6 +199,7 @@ class _Minimisation:
             else:
                 return u
             good = stat - found > 0.5 * gain
+            last = tried - u, slope - gradient
             u, stat, gradient = tried, found, slope
             damping = max(damping * (0.1 if good else 2.0), 1e-6)
         return u
@@ -526,6 +536,15 @@ def _bounds(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         high.append(min(user_high, own_high))
         natural.append(own_low >= user_low and own_high <= user_high)
     return np.array(low, float), np.array(high, float), np.array(natural, bool)
+
+
+def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """BFGS: the metric with the curvature that the gradient's change shows along a step."""
+    along = metric @ step
+    met, expected = float(step @ change), float(step @ along)
+    if not met > 1e-3 * expected > 0:
+        return metric
+    return np.asarray(metric + np.outer(change, change) / met - np.outer(along, along) / expected)
 
 
 def _newton_step(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> np.ndarray | None:
