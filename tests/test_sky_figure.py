@@ -136,6 +136,12 @@ def test_ticks_stand_where_the_wcs_says_with_east_to_the_left(geom):
         assert geom.lonlat_to_pix(4.0, tick.value)[1] == pytest.approx(tick.at, abs=1e-6)
 
 
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_a_small_map_still_has_two_ticks_on_each_edge(geom, wanted):
+    ticks = sky_ticks(geom, WHOLE, wanted, wanted)
+    assert 2 <= len(ticks.lon) <= 5 and 2 <= len(ticks.lat) <= 5
+
+
 def test_ticks_get_finer_with_zoom(geom):
     ticks = sky_ticks(geom, (195.0, 205.0, 145.0, 152.5))
     assert [tick.label for tick in ticks.lon] == ["0.05°", "0.00°", "359.95°", "359.90°"]
@@ -467,7 +473,7 @@ def test_overlays_are_drawn_where_they_are(geom):
     figure.set_geom(geom)
     angle = np.linspace(0.0, 2 * np.pi, 65)
     ring = Outline("1σ", 100.0 + 40 * np.cos(angle), 90.0 + 40 * np.sin(angle))
-    bar = np.array([[97.0, 90.0], [103.0, 90.0]])
+    bar = np.array([[100.0, 87.0], [100.0, 93.0]])
     figure.overlays = (
         overlay(
             "G", 100.0, 90.0, selected=True, outlines=(ring,), handle=(128.0, 62.0), errors=(bar,)

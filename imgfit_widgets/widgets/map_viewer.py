@@ -181,7 +181,8 @@ class MapViewer(Panel):
         ]
         for parameter in self._followed:
             parameter.observe(self._sources_changed, ["value", "error"])
-        self._sources_changed()
+        # At once: other panels build tables now, and a new source should not wait for them.
+        self._draw_sources()
 
     def _sources_changed(self, _: object = None) -> None:
         # In a drag the maps go first; the sources follow with them.

@@ -43,6 +43,7 @@ HEIGHTS = (180, 640)  # least and largest height of a plot in screen pixels
 QUIET = 0.25  # seconds without change after which a pan is over
 EVENTS = ["dragstart", "dragmove", "dragend", "click", "dblclick", "contextmenu", "mousemove"]
 TICK_STYLE = {"font-size": "11px"}
+LONG_LABEL = 7
 
 _NONE = np.array([])
 # A curve that draws nothing.
@@ -274,8 +275,8 @@ class SkyFigure(widgets.VBox):
             marks=[
                 self._image,
                 self._grid,
-                self._curves,
                 self._crosses,
+                self._curves,
                 self._handles,
                 self._labels,
                 self._box,
@@ -306,8 +307,6 @@ class SkyFigure(widgets.VBox):
         self.geom = geom
         nx, ny = geom.npix
         self._image.x, self._image.y = [-0.5, nx - 0.5], [-0.5, ny - 0.5]
-        for axis, label in zip(self._axes, axis_labels(geom.frame), strict=True):
-            axis.label = label
         self._fit_height()
         if self.leads:
             self.view.set_map((nx, ny))
@@ -399,8 +398,12 @@ class SkyFigure(widgets.VBox):
         n_lon = max(2, int(self.plot_size[0] // (105 if self.sexagesimal else 75)))
         n_lat = max(2, int(self.plot_size[1] // 40))
         ticks = sky_ticks(self.geom, window, n_lon, n_lat, self.sexagesimal)
-        for axis, edge in zip(self._axes, ticks, strict=True):
+        names = axis_labels(self.geom.frame)
+        for axis, edge, name in zip(self._axes, ticks, names, strict=True):
             self._set_ticks(axis, edge)
+            # Labels with seconds of arc take the room of the name of the vertical axis.
+            crowded = axis.side == "left" and any(len(tick.label) > LONG_LABEL for tick in edge)
+            self._set(axis, label="" if crowded else name)
         x, y = grid_lines(self.geom, window, ticks) if self.grid else (_NONE, _NONE)
         self._set_lines(self._grid, x[None], y[None])
         self._draw_overlays()
@@ -561,8 +564,8 @@ def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[tuple[float, fl
         if np.ptp(outline.x) * zoom[0] > 40.0:
             at = int(np.nanargmax(outline.y - 0.5 * outline.x))
             labels.append((outline.x[at], outline.y[at], outline.label, overlay.colour))
-    for bar in overlay.errors[:1]:
-        if np.ptp(bar[:, 0]) * zoom[0] > 60.0:
-            x, y = bar[int(np.argmin(bar[:, 0]))]
+    for bar in overlay.errors[-1:]:
+        if np.ptp(bar[:, 1]) * zoom[1] > 60.0:
+            x, y = bar[int(np.argmin(bar[:, 1]))]
             labels.append((x, y, "±1σ position", overlay.colour))
     return labels

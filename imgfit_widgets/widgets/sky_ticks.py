@@ -122,13 +122,7 @@ def _edge_ticks(
     low, high = float(coordinate.min()), float(coordinate.max())
     if not high > low:
         return []
-    rough = (high - low) / max(wanted, 1)
-    scale = (15.0 if hours else 1.0) / 3600.0
-    if sexagesimal and rough >= scale:
-        steps = _HOURS if hours else _DEGREES
-        step = next((s for s in steps if s * scale >= 0.999 * rough), steps[-1]) * scale
-    else:
-        step = nice_step(rough)
+    step = _step(low, high, wanted, sexagesimal, hours)
     ticks = []
     for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         value = index * step
@@ -141,6 +135,22 @@ def _edge_ticks(
             )
             ticks.append(Tick(at, value, label))
     return sorted(ticks)
+
+
+def _step(low: float, high: float, wanted: int, sexagesimal: bool, hours: bool) -> float:
+    """A round step in degrees: about ``wanted`` ticks, but two at least."""
+    scale = (15.0 if hours else 1.0) / 3600.0
+    step = 0.0
+    for number in (wanted, wanted + 1, wanted + 2, 2 * wanted + 2):
+        rough = (high - low) / max(number, 1)
+        if sexagesimal and rough >= scale:
+            steps = _HOURS if hours else _DEGREES
+            step = next((s for s in steps if s * scale >= 0.999 * rough), steps[-1]) * scale
+        else:
+            step = nice_step(rough)
+        if math.floor(high / step + 1e-9) > math.ceil(low / step - 1e-9):
+            break
+    return step
 
 
 def _crossings(pixels: FloatArray, difference: FloatArray) -> list[float]:
