@@ -109,7 +109,7 @@ class Session(State):
         files.check_allowed(config, self.data_roots)
 
         def work(progress: Any) -> Datasets | None:
-            analysis = Analysis(config)
+            analysis = Analysis(config, set_logging=False)
             analysis.get_observations()
             analysis.get_datasets(progress)
             return analysis.datasets

@@ -45,6 +45,8 @@ class Analysis:
         Whether the reduction integrates finely or reproduces Gammapy's approximations.
     executor : `~concurrent.futures.Executor`, optional
         Where runs are reduced; by default ``general.n_jobs`` processes, or just here.
+    set_logging : bool
+        Whether Python's logging is configured as ``general.log`` says.
 
     Attributes
     ----------
@@ -60,11 +62,13 @@ class Analysis:
         config: AnalysisConfig | Mapping[str, Any],
         accuracy: str = "exact",
         executor: Executor | None = None,
+        set_logging: bool = True,
     ) -> None:
         self.config = (
             config if isinstance(config, AnalysisConfig) else AnalysisConfig.from_dict(config)
         )
-        self.config.set_logging()
+        if set_logging:
+            self.config.set_logging()
         self.accuracy = accuracy
         self.executor = executor
         self.datastore: DataStore | None = None
