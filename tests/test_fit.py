@@ -368,15 +368,15 @@ def test_tutorial_fit_and_drag_are_fast(tutorial: Any, reference: Path) -> None:
     def shortest(call: Any) -> float:
         found = []
         for _ in range(7):
-            start = time.perf_counter()
+            # Time of this thread alone: what else runs on the machine does not count.
+            start = time.thread_time()
             call()
-            found.append(time.perf_counter() - start)
+            found.append(time.thread_time() - start)
         return min(found)
 
-    # Five times what is measured on an idle machine.
-    assert shortest(lambda: Fit().solve(dataset, models)) < 0.08
+    assert shortest(lambda: Fit().solve(dataset, models)) < 0.04
     live = LiveLikelihood([dataset], models)
-    assert shortest(lambda: live.update("GC-1", lon_0=0.01, lat_0=0.02)) < 0.008
+    assert shortest(lambda: live.update("GC-1", lon_0=0.01, lat_0=0.02)) < 0.005
 
 
 @pytest.mark.parametrize("shape", ["point", "gauss", "two_points_0.12deg"])
