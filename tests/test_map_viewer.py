@@ -353,3 +353,21 @@ def test_a_drag_of_a_source_that_is_gone_does_no_harm(session, viewer):
 )
 def test_powers_of_ten_are_written_out(value, words):
     assert scientific(value) == words
+
+
+def test_a_session_file_brings_the_looks_of_the_maps_back(session, viewer):
+    viewer.main.kind.value = "excess"
+    viewer.main.colours.value = "heat"
+    viewer.residual.radius.value = 0.25
+    _, content = session.export_session()
+    other = MapViewer(Session())
+    other.session.open(content)
+    assert other.main.kind.value == "excess" and other.main.figure.colours == "heat"
+    assert other.main.colours.value == "heat" and other.residual.radius.value == 0.25
+
+
+def test_looks_that_are_not_known_are_left_out(viewer):
+    looks = {"counts": {"colours": "jet", "stretch": "log", "cut": "?"}, "nothing": {}}
+    viewer.session.view = {"maps": [{"kind": "psf", "looks": looks}]}
+    assert viewer.main.kind.value == "counts"
+    assert (viewer.main.figure.colours, viewer.main.figure.stretch) == ("inferno", "log")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
+from traitlets import Dict, observe
 
 from ..core.estimators.display import MAP_KINDS
 from ..core.maps import WcsGeom
@@ -60,7 +61,11 @@ class MapPanel(widgets.VBox):
         The map to begin with.
     view, owner, listener
         As for `SkyFigure`.
+
+    ``state`` is what a session file keeps: the kind of map, the radius, and the looks by kind.
     """
+
+    state = Dict()
 
     def __init__(
         self,
@@ -99,9 +104,10 @@ class MapPanel(widgets.VBox):
         )
         self.add_class("imgfit-map-panel")
         self._apply_look()
+        self._note_state()
         # JupyterLab delivers a control's events on a thread of its own; the owner acts on them.
         self.kind.observe(lambda _: owner(self._kind_changed), "value")
-        self.radius.observe(lambda _: owner(self.refresh), "value")
+        self.radius.observe(lambda _: owner(self._radius_changed), "value")
         for control in (self.colours, self.stretch, self.cut):
             control.observe(lambda change: owner(lambda: self._look_changed(change)), "value")
         self.editor.observe(lambda _: owner(self._cuts_by_hand), "cuts")
@@ -135,8 +141,32 @@ class MapPanel(widgets.VBox):
             return -SIGMA_CUTS[look.cut], SIGMA_CUTS[look.cut]
         return palette.cut_levels(data, palette.CUTS[look.cut], symmetric=diverging)
 
+    def _note_state(self) -> None:
+        looks = {kind: asdict(look) for kind, look in self._looks.items()}
+        self.state = {"kind": self.kind.value, "radius": self.radius.value, "looks": looks}
+
+    @observe("state")
+    def _restore(self, change: Any) -> None:
+        """Take over a state from outside; what a file holds that is not known is left out."""
+        state = change.new
+        looks = dict(self._looks)
+        for kind, known in state.get("looks", {}).items():
+            if kind in looks:
+                looks[kind] = _known_look(known, looks[kind])
+        kind = state.get("kind") if state.get("kind") in MAP_KINDS else self.kind.value
+        radius = float(state.get("radius", self.radius.value))
+        if (looks, kind, radius) != (self._looks, self.kind.value, self.radius.value):
+            self._looks = looks
+            self.radius.value, self.kind.value = radius, kind
+            self._kind_changed()
+
+    def _radius_changed(self) -> None:
+        self._note_state()
+        self.refresh()
+
     def _kind_changed(self) -> None:
         self._apply_look()
+        self._note_state()
         self.refresh()
 
     def _apply_look(self) -> None:
@@ -178,11 +208,25 @@ class MapPanel(widgets.VBox):
             self.editor.cuts = look.by_hand
         show(self.editor, by_hand)
         self.figure.show(self.figure.data, self._levels(self.figure.data))
+        self._note_state()
 
     def _cuts_by_hand(self) -> None:
         if self.look.cut == BY_HAND:
             self._looks[self.kind.value] = replace(self.look, by_hand=self.editor.cuts)
             self.figure.cuts = self.editor.cuts
+            self._note_state()
+
+
+def _known_look(values: dict[str, Any], default: Look) -> Look:
+    """A look from a file, with the default's values where the file's are not known."""
+    colours, stretch, cut = (values.get(name) for name in ("colours", "stretch", "cut"))
+    low, high = values.get("by_hand", default.by_hand)
+    return Look(
+        colours if colours in palette.COLOUR_MAPS else default.colours,
+        stretch if stretch in palette.STRETCHES else default.stretch,
+        cut if cut in (*palette.CUTS, *SIGMA_CUTS, BY_HAND) else default.cut,
+        palette.separate(float(low), float(high)),
+    )
 
 
 def _select(options: list[str], tooltip: str, css: str) -> widgets.Dropdown:

@@ -141,12 +141,14 @@ class MapViewer(Panel):
             link((session, "mode"), (panel.figure, "mode"))
             link((self.toolbar.grid, "value"), (panel.figure, "grid"))
             link((self.toolbar.sexagesimal, "value"), (panel.figure, "sexagesimal"))
+            panel.observe(self._note_view, "state")
         link((self.main.figure, "tool"), (self.residual.figure, "tool"))
         self.main.figure.observe(self._show_hint, "tool")
         session.observe(self._show_hint, ["mode", "error"])
         session.observe(self._dataset_changed, ["datasets", "dataset_name"])
         session.observe(self._preview_changed, "preview")
         session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
+        session.observe(self._view_opened, "view")
         session.models.observe(self._follow_models, "components")
         self._follow_models()
         self._dataset_changed()
@@ -188,6 +190,16 @@ class MapViewer(Panel):
         # In a drag the maps go first; the sources follow with them.
         if not (self.hand.busy and self.session.preview is not None):
             self._queue.post(self._draw_sources, newest="sources")
+
+    def _note_view(self, _: object) -> None:
+        """Leave in the session what a session file should keep."""
+        states = [panel.state for panel in self.panels]
+        if self.session.view.get("maps") != states:
+            self.session.view = {**self.session.view, "maps": states}
+
+    def _view_opened(self, change: Any) -> None:
+        for panel, state in zip(self.panels, change.new.get("maps", []), strict=False):
+            panel.state = state
 
     # -- drawing --------------------------------------------------------------------------------
 
