@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 import time
 import warnings
@@ -34,6 +35,9 @@ DATASET_KEYS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the answer is the exit status."""
+    # Before numpy is loaded, for this process and its kernels: the matrices here are small, and a
+    # second thread of the linear algebra mostly waits for the first one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     args = _parser().parse_args(argv)
     try:
         with _messages_on_stderr(args.json):
