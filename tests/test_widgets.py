@@ -8,6 +8,14 @@ import re
 import numpy as np
 import pytest
 
+from imgfit_widgets.app.serve import (
+    ENVIRONMENT,
+    TEMPLATE_ROOT,
+    _prepare,
+    _voila_config,
+    serve,
+    workbench,
+)
 from imgfit_widgets.core.analysis import Analysis
 from imgfit_widgets.core.config import AnalysisConfig
 from imgfit_widgets.core.errors import ImgfitError, InputError
@@ -396,6 +404,70 @@ def test_colours_of_sources_are_those_of_their_place(session):
     assert source_colour(session.models, first) == SOURCE_COLOURS[0]
     assert source_colour(session.models, second) == SOURCE_COLOURS[1]
     assert source_colour(session.models, "stacked-bkg") not in SOURCE_COLOURS
+
+
+# --- what is served
+
+
+def test_a_visitor_finds_the_data_reduced_and_undo_empty(reduced, demo_store, tmp_path):
+    config = tmp_path / "config.yaml"
+    reduced.config.write(config)
+    settings = {"config": str(config), "models": str(demo_store / "models.yaml")}
+    session = workbench(settings).session
+    session.task.wait(60)
+    assert session.task.status == "done" and session.models.names[-1] == "stacked-bkg"
+    assert len(session.models) > 2 and not session.history.can_undo
+
+
+def test_a_visitor_of_a_broken_configuration_is_told_so(tmp_path):
+    (tmp_path / "config.yaml").write_text("datasets: {geomm: 1}")
+    session = workbench({"config": str(tmp_path / "config.yaml")}).session
+    assert "did you mean datasets.geom?" in session.error and session.task.status == "idle"
+
+
+def test_a_visitor_cannot_read_outside_of_the_data_roots(reduced, tmp_path):
+    config = tmp_path / "config.yaml"
+    reduced.config.write(config)
+    session = workbench({"config": str(config), "data_roots": [str(tmp_path)]}).session
+    assert "not in a folder that this server may read" in session.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": "nowhere.yaml"}, r"nowhere\.yaml: cannot read the configuration"),
+        ({"models": "models.yaml"}, "models need a configuration too"),
+        ({"data_roots": ["/nowhere"]}, "'/nowhere' is not a folder"),
+        ({"port": 1_000_000}, "1000000 cannot be used"),
+    ],
+)
+def test_serve_reports_a_mistake_before_it_starts(arguments, message):
+    with pytest.raises(InputError, match=message):
+        serve(**arguments, open_browser=False)
+
+
+def test_the_server_shows_no_tracebacks_and_loads_only_what_it_needs(tmp_path, monkeypatch):
+    import json
+    import sys
+
+    monkeypatch.setenv("JUPYTER_PATH", "/elsewhere")
+    monkeypatch.setenv(ENVIRONMENT, "{}")
+    notebook = _prepare(tmp_path, {"data_roots": []})
+    name = json.loads(notebook.read_text())["metadata"]["kernelspec"]["name"]
+    spec = json.loads((tmp_path / "share" / "kernels" / name / "kernel.json").read_text())
+    assert spec["argv"][0] == sys.executable, "the kernel is this interpreter"
+    config = _voila_config(8866, False)
+    voila = config["VoilaConfiguration"]
+    assert not voila["show_tracebacks"] and voila["file_allowlist"] == []
+    assert "bqplot" in voila["extension_allowlist"] and config["Voila"]["ip"] == "localhost"
+    assert config["MappingKernelManager"]["cull_connected"] is False
+
+
+def test_the_page_asks_nothing_of_other_hosts():
+    pages = [path for path in TEMPLATE_ROOT.rglob("*") if path.is_file()]
+    assert len(pages) >= 4
+    for page in pages:
+        assert not re.search(r"https?://|//cdn|@import", page.read_text()), page
 
 
 # --- numbers

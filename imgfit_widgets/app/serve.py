@@ -97,16 +97,17 @@ def workbench(settings: dict[str, Any] | None = None) -> Any:
         config, models, about = paths.config, paths.models, DEMO_TEXT
         roots = (*roots, str(paths.store)) if roots else ()
     session = Session(data_roots=tuple(roots))
-    session.attempt(_fill, session, config, models)
-    session.attempt(session.reduce)
+    if session.attempt(_fill, session, config, models):
+        session.attempt(session.reduce)
     return Workbench(session=session, about=about)
 
 
-def _fill(session: Any, config: Any, models: Any) -> None:
+def _fill(session: Any, config: Any, models: Any) -> bool:
     session.set_config(AnalysisConfig.read(config))
     if models is not None:
         session.set_models(Models.read(models))
     session.history.clear()
+    return True
 
 
 def _settings(config: Any, models: Any, data_roots: Sequence[Any]) -> dict[str, Any]:
