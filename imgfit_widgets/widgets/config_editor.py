@@ -198,9 +198,7 @@ class ConfigEditor(Panel):
         actions = row(self.reduce_button, self.cancel_button, self.reason, self.reset)
         foot = widgets.VBox([actions, self.progress]).add_class("imgfit-card-foot")
         head = card_head("Configuration", self.view)
-        super().__init__(
-            session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config"
-        )
+        super().__init__(session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config")
         self.reduce_button.on_click(lambda _: session.attempt(session.reduce))
         self.cancel_button.on_click(lambda _: session.cancel())
         self.reset.on_click(lambda _: session.attempt(session.set_config, type(session.config)()))

@@ -229,7 +229,6 @@ class ModelEditor(Panel):
         self.table.children = [head, *self.rows] if self.rows else []
 
 
-
 def _help(model: Component, parameter: Parameter) -> str:
     """What a parameter means, for its tooltip."""
     parts = [model.spectral_model]

@@ -151,9 +151,7 @@ def _correlation(session: Session, result: Any) -> str:
         for value in map(float, matrix[number]):
             colour = "37, 99, 235" if value < 0 else "220, 38, 38"
             alpha = min(abs(value), 1.0) * 0.65
-            cells.append(
-                f'<td style="background:rgba({colour},{alpha:.2f})">{_signed(value)}</td>'
-            )
+            cells.append(f'<td style="background:rgba({colour},{alpha:.2f})">{_signed(value)}</td>')
         label = f"{_dot(session, model)}{escape(name)}"
         title = f"{escape(model)}.{escape(name)}"
         lines.append(

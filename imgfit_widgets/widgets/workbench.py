@@ -42,9 +42,7 @@ class Workbench(Panel):
         One or two sentences on what one sees; they stand in the header.
     """
 
-    def __init__(
-        self, source: Any = None, session: Session | None = None, about: str = ""
-    ) -> None:
+    def __init__(self, source: Any = None, session: Session | None = None, about: str = "") -> None:
         session = _as_session(source) if session is None else session
         self.config_editor = ConfigEditor(session)
         self.map_viewer = MapViewer(session)
