@@ -144,7 +144,8 @@ def _add_image(
     meta: dict[str, Any] | None = None,
 ) -> None:
     """An image HDU and the table of its axes (the innermost axis first)."""
-    values = data if data.dtype == np.int64 else data.astype(np.float32)
+    # Contiguous, since astropy writes any other array element by element: seconds for a PSF.
+    values = data if data.dtype == np.int64 else data.astype(np.float32, order="C")
     image = fits.ImageHDU(values, header=geom.wcs.to_header(), name=name)
     bands = _bands_hdu(f"{name}_BANDS", geom.axes)
     for key in bands.header:
