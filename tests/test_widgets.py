@@ -161,7 +161,7 @@ def test_reduce_button_says_why_it_waits_and_what_is_stale(session):
     editor = ConfigEditor(session)
     assert not editor.reduce_button.disabled and editor.reason.value == ""
     editor.editors[BINSIZE].input.value = "0.1 deg"
-    assert "changed since the last reduction" in editor.reason.value
+    assert "Changed since the last reduction" in editor.reason.value
     editor.reduce_button.click()
     assert editor.reduce_button.disabled and editor.cancel_button.layout.display is None
     editor.cancel_button.click()

@@ -195,8 +195,8 @@ class ConfigEditor(Panel):
         self.cancel_button = button("Cancel", "Stop the reduction", "imgfit-reduce-cancel")
         self.reason = text(classes="imgfit-reason")
         self.progress = ProgressBar(session.task, ["reduce"]).add_class("imgfit-reduce-progress")
-        actions = row(self.reduce_button, self.cancel_button, self.reason, self.reset)
-        foot = widgets.VBox([actions, self.progress]).add_class("imgfit-card-foot")
+        actions = row(self.reduce_button, self.cancel_button, self.reset)
+        foot = widgets.VBox([actions, self.reason, self.progress]).add_class("imgfit-card-foot")
         head = card_head("Configuration", self.view)
         super().__init__(session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config")
         self.reduce_button.on_click(lambda _: session.attempt(session.reduce))
@@ -233,13 +233,14 @@ class ConfigEditor(Panel):
         reducing = session.task.running and session.task.kind == "reduce"
         self.reduce_button.disabled = bool(reason)
         show(self.cancel_button, reducing)
-        if reason and not reducing:
-            words = escape(reason)
+        if reason:
+            words = "" if reducing else escape(reason)
         elif session.datasets is not None and not session.data_are_current:
-            words = '<span class="imgfit-stale">changed since the last reduction</span>'
+            words = '<span class="imgfit-stale">Changed since the last reduction</span>'
         else:
             words = ""
         self.reason.value = words
+        show(self.reason, bool(words))
 
     def _point_out(self, change: Any) -> None:
         """Show an error of the reduction at the field that it names."""

@@ -47,9 +47,11 @@ class FitPanel(Panel):
             f'<span class="imgfit-status-word imgfit-is-{task.status}" '
             f'title="{escape(task.message or detail)}">{task.status}</span>'
         )
+        failed = task.status == "failed"
+        (self.reason.add_class if failed else self.reason.remove_class)("imgfit-whole-row")
         if task.running:
             self.reason.value = detail
-        elif task.status == "failed":
+        elif failed:
             self.reason.value = f'<span class="imgfit-failed">{escape(task.error)}</span>'
         elif task.status in ("done", "cancelled"):
             self.reason.value = escape(reason or f"{_done(task.kind)} {task.message}")
