@@ -12,7 +12,7 @@ from imgfit_widgets import AnalysisConfig
 from imgfit_widgets.core.analysis import Analysis, with_background
 from imgfit_widgets.core.data import DataStore
 from imgfit_widgets.core.dataset import Datasets, MapDataset
-from imgfit_widgets.core.errors import DataError
+from imgfit_widgets.core.errors import ConfigError, DataError
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.irf.psf import PSF_WIDTHS, RAD_BOUNDS, from_profiles, profiles, spread
 from imgfit_widgets.core.maps import MapAxis
@@ -219,7 +219,7 @@ def test_runs_that_are_not_there_are_named(gammapy_data):
         store.get_observations([7])
     with pytest.raises(DataError, match="no such folder"):
         DataStore.from_dir("/nowhere")
-    with pytest.raises(DataError, match=r"variable NOT_SET_AT_ALL is not set"):
+    with pytest.raises(ConfigError, match=r"variable NOT_SET_AT_ALL is not set"):
         DataStore.from_dir("$NOT_SET_AT_ALL/x")
 
 
