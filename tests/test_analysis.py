@@ -144,7 +144,7 @@ def test_what_is_written_is_read_again(walk, tmp_path):
     assert again.stat_sum() == pytest.approx(analysis.datasets["stacked"].stat_sum(), abs=1e-3)
     assert again.info_dict()["fov_norm"] == analysis.datasets["stacked"].info_dict()["fov_norm"]
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["stat"] == pytest.approx(analysis.fit_result.total_stat)
+    assert result["fit"]["stat"] == pytest.approx(analysis.fit_result.total_stat)
 
 
 def test_gammapy_reads_what_ours_writes(walk, tmp_path, gammapy):

@@ -21,6 +21,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, cast
 
+import astropy.units as u
+import yaml
+
 from .config import AnalysisConfig
 from .data import DataStore, Observations
 from .dataset import Datasets, MapDataset
@@ -271,7 +274,7 @@ def write_fit(
     models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
     if result is not None:
         files.append(folder / "result.json")
-        files[-1].write_text(json.dumps(result.to_dict(), indent=2) + "\n")
+        files[-1].write_text(json.dumps({"fit": result.to_dict()}, indent=2) + "\n")
     return files
 
 
@@ -283,24 +286,23 @@ def read_datasets(path: str | os.PathLike[str]) -> Datasets:
     DataError
         If a file is missing or not a dataset.
     """
-    import yaml
-
     source = Path(path)
     if source.suffix.lower() not in (".yaml", ".yml"):
         return Datasets([MapDataset.read(source)])
-    if not source.exists():
+    if not source.is_file():
         raise DataError(f"{source}: no such file")
     try:
         content = yaml.safe_load(source.read_text())
+        kinds = {str(entry.get("type", "MapDataset")) for entry in content["datasets"]}
         entries = [(str(entry["name"]), str(entry["filename"])) for entry in content["datasets"]]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{source}: not a list of datasets with name and filename ({error})"
         ) from error
+    for kind in sorted(kinds - {"MapDataset"}):
+        raise DataError(f"{source}: datasets of type {kind!r} are not supported yet")
     return Datasets(MapDataset.read(source.parent / file, name) for name, file in entries)
 
 
 def _degrees(value: Any) -> float:
-    import astropy.units as u
-
     return float(u.Quantity(value).to_value("deg"))

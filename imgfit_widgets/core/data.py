@@ -31,7 +31,7 @@ from .errors import DataError
 from .irf.aeff import EffectiveAreaTable2D
 from .irf.background import Background3D
 from .irf.edisp import EnergyDispersion2D
-from .irf.io import FITS_ERRORS, Irf, find_hdu, open_fits, read_irf
+from .irf.io import FITS_ERRORS, READERS, Irf, find_hdu, open_fits, read_irf
 from .irf.psf import MultiGaussPSF
 from .paths import expand_path
 
@@ -358,9 +358,14 @@ class DataStore:
             kind = str(row["HDU_TYPE"]).strip().lower()
             folder = Path(str(row["FILE_DIR"]).strip())
             path = Path(os.path.normpath(self.base_dir / folder / str(row["FILE_NAME"]).strip()))
-            hdus[kind] = HduLocation(
+            found = HduLocation(
                 path, str(row["HDU_NAME"]).strip(), str(row["HDU_CLASS"]).strip().lower()
             )
+            # Of several HDUs of a type the first one counts that can be read.
+            if kind not in hdus or (
+                hdus[kind].hdu_class not in READERS and found.hdu_class in READERS
+            ):
+                hdus[kind] = found
         required = ("events", "gti", *required_irf)
         missing = [kind for kind in required if kind not in hdus]
         if missing:

@@ -373,9 +373,6 @@ class Datasets(Sequence[MapDataset]):
         for dataset in self:
             dataset.models = models
 
-    def info_table(self) -> list[dict[str, Any]]:
-        return [dataset.info_dict() for dataset in self]
-
     def __str__(self) -> str:
         return "Datasets\n--------\n\n" + "\n".join(
             f"Dataset {index}:\n\n{dataset}" for index, dataset in enumerate(self)

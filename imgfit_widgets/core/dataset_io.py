@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
+import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
@@ -29,6 +30,7 @@ from .irf.psf import PSF_WIDTHS, RAD_BOUNDS, PSFMap
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
 
 CREATOR = "imgfit_widgets"
+EXPOSURE_UNIT = "m2 s"
 # Column stem of each axis in a BANDS table; the reconstructed energy has none.
 _STEMS = {"energy": "E", "energy_true": "ENERGY_TRUE", "rad": "RAD"}
 
@@ -107,14 +109,14 @@ def to_hdus(dataset: DatasetParts) -> fits.HDUList:
         _add_image(hdus, "EDISP", edisp.geom.to_cube(axes), edisp.data)
         total = MapAxis("energy", edisp.energy.bounds[[0, -1]], edisp.energy.unit)
         geom = edisp.geom.to_cube([edisp.energy_true, total])
-        _add_image(hdus, "EDISP_EXPOSURE", geom, edisp.exposure[:, None], "m2 s")
+        _add_image(hdus, "EDISP_EXPOSURE", geom, edisp.exposure[:, None], EXPOSURE_UNIT)
     if dataset.psf is not None:
         psf = dataset.psf
         rad = MapAxis("rad", RAD_BOUNDS, "deg", "lin")
         _add_image(hdus, "PSF", psf.geom.to_cube([psf.energy_true, rad]), psf.table(), "sr-1")
         total = MapAxis("rad", RAD_BOUNDS[[0, -1]], "deg", "lin")
         geom = psf.geom.to_cube([psf.energy_true, total])
-        _add_image(hdus, "PSF_EXPOSURE", geom, psf.exposure[:, None], "m2 s")
+        _add_image(hdus, "PSF_EXPOSURE", geom, psf.exposure[:, None], EXPOSURE_UNIT)
         gauss = fits.ImageHDU(psf.weights.astype(np.float32), name="PSF_GAUSS")
         gauss.header["WIDTHMIN"] = (float(PSF_WIDTHS[0]), "[deg] width of the first Gaussian")
         gauss.header["WIDTHMAX"] = (float(PSF_WIDTHS[-1]), "[deg] width of the last one")
@@ -201,12 +203,14 @@ def _gti_hdu(gti: GTI) -> fits.BinTableHDU:
 def _runs_hdu(runs: tuple[RunInfo, ...]) -> fits.BinTableHDU:
     """Gammapy keeps one row with a vector column for each quantity."""
     count = len(runs)
-    telescopes = ["".join(run.telescope for run in runs)]
     width = max(len(run.telescope) for run in runs)
-    names = "".join(run.telescope.ljust(width) for run in runs)
+    telescopes = np.array([[run.telescope for run in runs]], dtype=f"S{max(width, 1)}")
     columns = [
         fits.Column(
-            "TELESCOP", f"{width * count}A{width}", array=[names] if count > 1 else telescopes
+            "TELESCOP",
+            f"{telescopes.itemsize * count}A",
+            dim=f"({telescopes.itemsize},{count})",
+            array=telescopes,
         ),
         fits.Column("OBS_ID", f"{count}K", array=[[run.obs_id for run in runs]]),
         fits.Column("RA_PNT", f"{count}D", array=[[run.ra for run in runs]]),
@@ -277,11 +281,9 @@ class _Reader:
             "name": str(header.get("NAME", self.path.name.split(".")[0])),
             "counts": counts,
         }
-        for key in ("BACKGROUND", "EXPOSURE"):
+        for key, unit in (("BACKGROUND", ""), ("EXPOSURE", EXPOSURE_UNIT)):
             if key in names:
-                parts[key.lower()] = self.map(key)
-        if "background" in parts and not np.all(np.isfinite(parts["background"].data)):
-            raise DataError(f"{self.path} [BACKGROUND]: holds values that are not finite")
+                parts[key.lower()] = self.map(key, unit)
         for key in ("MASK_SAFE", "MASK_FIT"):
             if key in names:
                 mask = self.map(key)
@@ -293,15 +295,44 @@ class _Reader:
         if "GTI" in names:
             parts["gti"] = GTI.read(self.path)
         parts["runs"] = self.runs("META_TABLE" in names, header)
-        for key in ("background", "mask_safe", "mask_fit"):
-            if key in parts and parts[key].data.shape != counts.data.shape:
-                raise DataError(
-                    f"{self.path} [{key.upper()}]: shape {parts[key].data.shape} differs from "
-                    f"that of COUNTS, {counts.data.shape}"
-                )
+        for key in ("background", "exposure", "mask_safe", "mask_fit"):
+            if key in parts:
+                self.check_geometry(key.upper(), parts[key].geom, counts.geom, key != "exposure")
+        safe = parts["mask_safe"].data if "mask_safe" in parts else np.array(True)
+        for key in ("counts", "background"):
+            if key in parts:
+                parts[key] = self.finite(key.upper(), parts[key], safe)
+        if "exposure" in parts:
+            # Not finite beyond the projection, where nothing was seen.
+            exposure = parts["exposure"]
+            finite = np.nan_to_num(exposure.data, posinf=0.0, neginf=0.0)
+            parts["exposure"] = WcsNDMap(exposure.geom, finite, exposure.unit)
         return parts
 
-    def map(self, name: str) -> WcsNDMap:
+    def finite(self, name: str, sky_map: WcsNDMap, safe: Any) -> WcsNDMap:
+        """A map with 0 for what is not finite outside of the valid data; inside it is an error."""
+        finite = np.isfinite(sky_map.data)
+        if finite.all():
+            return sky_map
+        if not np.all(finite | ~np.asarray(safe)):
+            raise DataError(
+                f"{self.path} [{name}]: holds values that are not finite where MASK_SAFE says that "
+                "data are valid"
+            )
+        return WcsNDMap(sky_map.geom, np.where(finite, sky_map.data, 0.0), sky_map.unit)
+
+    def check_geometry(self, name: str, geom: WcsGeom, counts: WcsGeom, bins: bool) -> None:
+        """Refuse a map whose pixels (and ``bins``) are not those of COUNTS."""
+        if not geom.is_aligned(counts):
+            raise DataError(f"{self.path} [{name}]: its pixels are not those of COUNTS")
+        if bins and not (
+            geom.axes.names == counts.axes.names
+            and all(own.is_like(other) for own, other in zip(geom.axes, counts.axes, strict=True))
+        ):
+            raise DataError(f"{self.path} [{name}]: its energy bins are not those of COUNTS")
+
+    def map(self, name: str, unit: str | None = None) -> WcsNDMap:
+        """A map, turned into ``unit`` (None for the unit that the file has)."""
         self.current = name
         hdu = self.hdus[name]
         header = hdu.header
@@ -316,7 +347,16 @@ class _Reader:
         values = data.astype(bool) if name.startswith("MASK") else data.astype(np.float64)
         geom = WcsGeom(wcs, (data.shape[-2], data.shape[-1]), Axes(axes))
         geom.frame  # noqa: B018  refuses a frame that is not supported, naming it
-        return WcsNDMap(geom, values, str(header.get("BUNIT", "")).strip())
+        found = str(header.get("BUNIT", "")).strip()
+        if unit is None:
+            return WcsNDMap(geom, values, found)
+        try:
+            factor = u.Unit(found).to(unit)
+        except ValueError as error:
+            raise DataError(
+                f"{self.path} [{name}]: its unit (BUNIT) is {found!r}, expected one like {unit!r}"
+            ) from error
+        return WcsNDMap(geom, values if factor == 1.0 else values * factor, unit)
 
     def axes(self, name: str) -> list[MapAxis]:
         """Axes of a map, outermost first."""
@@ -358,7 +398,7 @@ class _Reader:
         """Exposure of a response map, shape (T, y, x); ones if the file has none."""
         if name not in {hdu.name for hdu in self.hdus}:
             return np.ones((like.data.shape[0], *like.data.shape[-2:]))
-        return np.asarray(self.map(name).data)[:, 0]
+        return np.asarray(self.map(name, EXPOSURE_UNIT).data)[:, 0]
 
     def psf(self, exact: bool) -> PSFMap:
         table = self.map("PSF")
@@ -397,11 +437,17 @@ class _Reader:
         livetime = values("LIVETIME")
         if not livetime.any():
             livetime = np.full(len(ids), self.livetime() / len(ids))
-        telescope = str(np.atleast_1d(row["TELESCOP"])[0]).strip() if "TELESCOP" in names else ""
+        telescopes = (
+            [str(t).strip() for t in np.atleast_1d(row["TELESCOP"])]
+            if ("TELESCOP" in names)
+            else [""]
+        )
+        if len(telescopes) != len(ids):
+            telescopes = telescopes[:1] * len(ids)
         return tuple(
             RunInfo(int(i), telescope, float(ra), float(dec), float(t), norms.get(str(int(i))))
-            for i, ra, dec, t in zip(
-                ids, values("RA_PNT"), values("DEC_PNT"), livetime, strict=True
+            for i, telescope, ra, dec, t in zip(
+                ids, telescopes, values("RA_PNT"), values("DEC_PNT"), livetime, strict=True
             )
         )
 
@@ -410,7 +456,7 @@ class _Reader:
         if "EXPOSURE" not in {hdu.name for hdu in self.hdus}:
             return 0.0
         text = json.loads(self.hdus["EXPOSURE"].header.get("META", "{}")).get("livetime", "0 s")
-        return float(str(text).split()[0])
+        return float(u.Quantity(text).to_value("s"))
 
 
 def _in_tev(axis: MapAxis) -> MapAxis:

@@ -77,5 +77,9 @@ def open_executor(n_jobs: int = 1, scheduler: str | None = None) -> Iterator[Exe
         yield None
     else:
         # Not forked: the parent may run threads (a kernel, a fit).
-        with ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn")) as pool:
+        pool = ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"))
+        try:
             yield pool
+        finally:
+            # What is still waiting is not begun when the work was cancelled.
+            pool.shutdown(cancel_futures=True)

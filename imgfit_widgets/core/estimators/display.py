@@ -119,8 +119,8 @@ def display_map(
     expected = _plane(expected * inside, band)
     if kind in ("background", "npred"):
         return np.where(mask, expected, np.nan)
-    radius = correlation_radius_deg / dataset.geom.pixel_scales[1]
-    maps = excess_maps(counts, expected, mask, radius)
+    radii = [correlation_radius_deg / scale for scale in dataset.geom.pixel_scales]
+    maps = excess_maps(counts, expected, mask, *radii)
     return maps.excess if kind == "excess" else maps.sqrt_ts
 
 

@@ -22,19 +22,24 @@ class ExcessMaps(NamedTuple):
     sqrt_ts: FloatArray
 
 
-def disk_sum(image: FloatArray, radius: float) -> FloatArray:
+def disk_sum(image: FloatArray, radius: float, radius_y: float | None = None) -> FloatArray:
     """Sum of an image over the pixels whose centres lie within a radius (in pixels) of each.
 
     One running sum per row of the disk, so the cost grows with the radius and not its square.
+    Where pixels are not square on the sky, the disk is an ellipse with ``radius`` along x and
+    ``radius_y`` along y.
     """
+    radius_y = radius if radius_y is None else radius_y
     reach = int(np.floor(radius + 1e-9))
+    reach_y = int(np.floor(radius_y + 1e-9))
     ny, nx = image.shape
     running = np.zeros((ny, nx + 2 * reach + 1))
     np.cumsum(image, axis=1, out=running[:, reach + 1 : reach + 1 + nx])
     running[:, reach + 1 + nx :] = running[:, reach + nx : reach + nx + 1]
     total = np.zeros((ny, nx))
-    for dy in range(-reach, reach + 1):
-        half = int(np.floor(np.sqrt(max(radius**2 - dy**2, 0.0)) + 1e-9))
+    for dy in range(-reach_y, reach_y + 1):
+        share = 1.0 - (dy / radius_y) ** 2 if dy else 1.0
+        half = int(np.floor(radius * np.sqrt(max(share, 0.0)) + 1e-9))
         rows = running[max(0, dy) : min(ny, ny + dy)]
         inside = total[max(0, -dy) : min(ny, ny - dy)]
         inside += rows[:, reach + half + 1 : reach + half + 1 + nx]
@@ -55,7 +60,11 @@ def sqrt_ts(counts: FloatArray, expected: FloatArray) -> FloatArray:
 
 
 def excess_maps(
-    counts: FloatArray, expected: FloatArray, mask: NDArray[np.bool_], radius: float
+    counts: FloatArray,
+    expected: FloatArray,
+    mask: NDArray[np.bool_],
+    radius: float,
+    radius_y: float | None = None,
 ) -> ExcessMaps:
     """Counts, expectation, excess and significance within a circle around each pixel.
 
@@ -64,8 +73,9 @@ def excess_maps(
     counts, expected : ndarray, shape (ny, nx)
     mask : ndarray of bool, shape (ny, nx)
         Pixels that are used; sums leave the others out.
-    radius : float
-        Correlation radius in pixels; 0 for each pixel by itself.
+    radius, radius_y : float
+        Correlation radius in pixels along x and, by default the same, y; 0 for each pixel by
+        itself.
 
     Raises
     ------
@@ -74,9 +84,9 @@ def excess_maps(
     """
     if not radius >= 0:
         raise DataError(f"correlation radius: {radius:g} pixels; expected 0 or more")
-    n = disk_sum(np.where(mask, counts, 0.0), radius)
+    n = disk_sum(np.where(mask, counts, 0.0), radius, radius_y)
     # Differences of running sums leave rounding noise where all terms are 0.
     n = np.rint(n) if np.all(counts == np.rint(counts)) else n
-    mu = disk_sum(np.where(mask, expected, 0.0), radius)
+    mu = disk_sum(np.where(mask, expected, 0.0), radius, radius_y)
     maps = (n, mu, n - mu, sqrt_ts(n, mu))
     return ExcessMaps(*(np.where(mask, values, np.nan) for values in maps))

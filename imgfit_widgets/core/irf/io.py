@@ -39,6 +39,7 @@ class IrfTable:
     where: str
     row: Any
     columns: fits.ColDefs
+    header: fits.Header
 
     def column(self, *names: str) -> FloatArray:
         """The first of some columns that is there."""
@@ -131,16 +132,23 @@ def _read_bkg_3d(table: IrfTable) -> Background3D:
     name = "BKG" if "BKG" in table.columns.names else "BGD"
     rate = table.cube(name, energy, fov_lon, fov_lat).astype(float)
     unit = table.unit(name)
-    try:
-        factor = u.Unit(unit.replace(" ", "")).to("s-1 MeV-1 sr-1") if unit else 1.0
-    except ValueError:
-        # CTA's first data challenge writes 1/s/MeV/sr, which reads as a chain of divisions.
+    alignment = str(table.header.get("FOVALIGN", "RADEC")).strip().upper()
+    if alignment != "RADEC":
+        raise DataError(
+            f"{table.where}: FOVALIGN {alignment!r} is not supported yet; supported: 'RADEC'"
+        )
+    if unit.replace(" ", "") not in ("", *_CHAINED_UNITS):
+        factor = _factor(table, name, unit, "s-1 MeV-1 sr-1")
+    else:
         log.warning(
             "%s: unit %r of %s cannot be read; taking s-1 MeV-1 sr-1", table.where, unit, name
         )
         factor = 1.0
     return Background3D(energy, fov_lon, fov_lat, rate * factor)
 
+
+# What CTA's first data challenge writes: a chain of divisions, which the standard leaves open.
+_CHAINED_UNITS = ("1/s/MeV/sr", "s^-1/MeV/sr")
 
 READERS: dict[str, Callable[[IrfTable], Irf]] = {
     "aeff_2d": _read_aeff,
@@ -214,4 +222,4 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
             raise DataError(
                 f"{where}: is a point-like response (HDUCLAS3), from which no image can be made"
             )
-        return reader(IrfTable(where, row, columns))
+        return reader(IrfTable(where, row, columns, hdu.header))
