@@ -16,7 +16,7 @@ PACKAGE = ROOT / "imgfit_widgets"
 # Later layers import from earlier ones. Modules of one layer may import each other, without a
 # cycle, only inside a folder (``irf``, ``models``, ``widgets``) or where CHAINS says so.
 LAYERS = [
-    ["core.errors", "core.progress"],
+    ["core.errors", "core.progress", "core.yaml_text"],
     ["core.fields", "core.paths"],
     ["core.config", "core.maps", "core.stats", "core.parallel"],
     ["core.irf"],

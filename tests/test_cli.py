@@ -195,6 +195,17 @@ def test_reduce_only_reduces(demo_store: Path, tmp_path: Path) -> None:
     assert files == {"datasets.yaml", *(f"dataset-{name}.fits.gz" for name in names)}
 
 
+def test_results_go_to_the_outdir_of_the_configuration(demo_store: Path, tmp_path: Path) -> None:
+    """general.outdir was accepted and ignored."""
+    changes = {"general__outdir": str(tmp_path / "out"), "flux_points__source": "a"}
+    config = small(demo_store, tmp_path, observations__obs_ids=[1], **changes)
+    answer = run_here("reduce", config)
+    assert answer.status == 0, answer.err
+    assert (tmp_path / "out" / "dataset-stacked.fits.gz").exists()
+    answer = run_here("reduce", config, "-o", tmp_path / "other")
+    assert (tmp_path / "other" / "datasets.yaml").exists()
+
+
 def test_processes_change_no_number(demo_store: Path, cli: Any, tmp_path: Path) -> None:
     config = small(demo_store, tmp_path)
     alone = cli("reduce", config, "--json").json()

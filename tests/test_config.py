@@ -161,6 +161,11 @@ BAD_KEYS = [
     ("observations: {obs_time: {start: 2020-01-02, stop: 2020-01-01}}",
      "observations.obs_time", "is not before"),
     ("datasets: [", "configuration", "not valid YAML in line 1"),
+    ("fit: {}\ngeneral: {}\nfit: {}", "configuration",
+     "not valid YAML in line 3, column 1: the key 'fit' is given twice, first in line 1"),
+    ("observations: {obs_time: {start: 2020-13-01}}", "configuration",
+     "not valid YAML in line 1, column 34: month must be in 1..12"),
+    ("[" * 5000, "configuration", "nested too deeply"),
     ("- 1", "configuration", "expected a mapping"),
 ]  # fmt: skip
 
@@ -243,7 +248,11 @@ UNSUPPORTED = [
     ("observations.obs_cone.lon", "3 deg", "obs_ids"),
     ("observations.obs_time.start", "2020-01-01", "obs_ids"),
     ("observations.required_irf", ["aeff"], "edisp"),
-    ("general.models_file", "models.yaml", "is not supported yet"),
+    ("general.models_file", "models.yaml", "remove the key, and give the file to the command"),
+    ("general.datasets_file", "datasets.yaml", "remove the key, and give the file to the command"),
+    ("observations.obs_time.stop", "2020-01-01", "expected null: remove the key, and list"),
+    ("excess_map.parameters", {"n_sigma": 1}, "'{n_sigma: 1}' is not supported yet; expected"),
+    ("excess_map.energy_edges.min", "1 TeV", "expected null: remove the key"),
     ("datasets.safe_mask.parameters", {"offset_max": "2 TeV"}, "expected an angle"),
     ("datasets.safe_mask.parameters", {"aeff_percent": 10}, "has no use"),
     ("datasets.geom.wcs.skydir.lon", "", "not set"),
@@ -263,6 +272,78 @@ def test_what_the_reduction_cannot_do_is_refused_by_name(
         config.check_supported()
     head = "datasets.geom.wcs.width.width" if value == "9 deg" else path
     assert str(caught.value).startswith(head)
+    assert reason in str(caught.value)
+
+
+def test_every_key_that_nothing_uses_is_refused_or_told() -> None:
+    """What was not on a list of refusals was ignored in silence."""
+    changes: dict[str, Any] = {
+        "text": "other", "quantity": "3 deg", "int": 7, "bool": False, "dict": {"a": 1},
+        "time": "2020-01-01",
+    }  # fmt: skip
+    found: dict[str, list[str]] = {"used": [], "refused": [], "told": []}
+    for path in [field.path for field in AnalysisConfig().fields()]:
+        config = built_by_attributes()
+        field = config.field(path)
+        if field.kind in ("choices", "ids") or path.startswith(("datasets.geom", "fit")):
+            continue
+        value = field.choices[0] if field.kind == "choice" else changes[field.kind]
+        field.set("3 TeV" if field.unit == "TeV" else value)
+        try:
+            config.check_supported()
+        except ConfigError as error:
+            assert str(error).startswith(f"{path}")
+            found["refused"].append(path)
+        else:
+            found["told" if config.without_effect() else "used"].append(path)
+    assert found["used"] == [
+        "general.log.level", "general.log.filename", "general.log.filemode", "general.log.format",
+        "general.log.datefmt", "general.outdir", "general.n_jobs", "observations.datastore",
+        "datasets.stack", "excess_map.correlation_radius",
+    ]  # fmt: skip
+    assert {path.split(".")[0] for path in found["told"]} == {
+        "datasets", "flux_points", "light_curve",
+    }  # fmt: skip
+    assert len(found["told"]) == 5 + 5 + 7
+
+
+def test_sections_of_other_products_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    config = built_by_attributes()
+    config.flux_points = {"energy": {"min": "0.1 TeV", "max": "10 TeV", "nbins": 30}}
+    config.datasets.containment_correction = False
+    with caplog.at_level("INFO"):
+        config.check_supported()
+    assert caplog.messages == [
+        "Without effect on images: datasets.containment_correction, flux_points"
+    ]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        built_by_attributes().check_supported()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("level", "loud", "expected debug, info"),
+        ("filename", "missing/log.txt", "a file in a folder that is there"),
+        ("filename", ".", "a file in a folder that is there"),
+        ("filename", "$IMGFIT_NO_SUCH/log.txt", "IMGFIT_NO_SUCH is not set"),
+        ("filemode", "r", "expected w to start the file anew or a to append"),
+        ("format", "%(nothing)s", "a format of Python's logging"),
+        ("format", "plain", "a format of Python's logging"),
+    ],
+)
+def test_a_wrong_log_setting_is_refused_by_name(
+    key: str, value: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing folder was a FileNotFoundError, a bad format a traceback at each message."""
+    monkeypatch.chdir(tmp_path)
+    config = AnalysisConfig()
+    config.set(f"general.log.{key}", value)
+    with pytest.raises(ConfigError) as caught:
+        config.set_logging()
+    assert str(caught.value).startswith(f"general.log.{key}: ")
     assert reason in str(caught.value)
 
 

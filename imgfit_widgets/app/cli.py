@@ -151,6 +151,7 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
     if args.n_jobs is not None:
         config.set("general.n_jobs", args.n_jobs)
     _log_as(config.general.log)
+    args.output = args.output or _outdir(config)
     _make_folder(args.output)
     with open_executor(1, args.scheduler) as executor:
         analysis = Analysis(config, accuracy=args.accuracy, executor=executor)
@@ -242,6 +243,18 @@ def _assign(models: Any, assignment: str) -> None:
     except ValueError:
         raise ModelError(f"{expected}; {value!r} is not a number") from None
     models[model].parameters[parameter].value = number
+
+
+def _outdir(config: Any) -> Path | None:
+    """The configuration's folder for results, unless it is at its default.
+
+    That is the current folder, where a run that was given no folder must not replace files.
+    """
+    from ..core.paths import expand_path
+
+    path = "general.outdir"
+    folder = expand_path(config.get(path), path)
+    return None if folder == Path(config.field(path).default) else folder
 
 
 def _make_folder(folder: Path | None) -> None:
@@ -338,7 +351,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("config", **config)
         if function is run:
             added.add_argument("models", **models)
-        added.add_argument("-o", "--output", **output)
+        added.add_argument(
+            "-o", "--output", **{**output, "help": "folder for the results (general.outdir)"}
+        )
         added.add_argument(
             "--accuracy",
             choices=("exact", "gammapy"),

@@ -41,6 +41,7 @@ from .fields import (
     Whole,
 )
 from .paths import expand_path
+from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,25 @@ MAPS = ("counts", "exposure", "background", "psf", "edisp")
 IRFS = ("aeff", "edisp", "psf", "bkg")
 MAX_BINS = 200_000_000
 """Bins of one map; more would not fit into memory."""
+
+USED = (
+    *("general.log", "general.outdir", "general.n_jobs"),
+    *("observations.datastore", "observations.obs_ids", "observations.required_irf"),
+    *("datasets.type", "datasets.stack", "datasets.geom", "datasets.map_selection"),
+    *("datasets.background.method", "datasets.background.parameters", "datasets.safe_mask"),
+    *("fit.fit_range", "excess_map.correlation_radius"),
+)
+"""Keys, and sections with all their keys, that the program acts on."""
+WITHOUT_EFFECT = (
+    *("datasets.on_region", "datasets.containment_correction"),
+    *("flux_points", "light_curve"),
+)
+"""Those that concern other products than images."""
+INSTEAD = {
+    "observations": "list the runs in observations.obs_ids",
+    "general": "give the file to the command or method that needs it",
+}
+"""What to do instead of setting a key of these sections that is not used."""
 
 
 class SkyPosition(Section):
@@ -104,7 +124,7 @@ class General(Section):
     """Files and computing."""
 
     log = Sub(Log, "What is logged, and where to.")
-    outdir = Text(".", "Folder for the results.")
+    outdir = Text(".", "Folder for the results of a command that is given no other.")
     n_jobs = Whole(1, "Number of processes that reduce observations side by side.")
     datasets_file = FilePath(None, "File with reduced datasets.", optional=True)
     models_file = FilePath(None, "File with the models.", optional=True)
@@ -391,15 +411,21 @@ class AnalysisConfig(Section):
         return _difference(self.to_dict(), type(self)().to_dict())
 
     def set_logging(self) -> None:
-        """Configure Python's logging as ``general.log`` says."""
-        options = {key: value for key, value in self.general.log.to_dict().items() if value}
-        options["level"] = str(options.get("level", "info")).upper()
-        if options["level"] not in logging.getLevelNamesMapping():
+        """Configure Python's logging as ``general.log`` says.
+
+        Raises
+        ------
+        ConfigError
+            One of its keys cannot be used.
+        """
+        options = _logging_options(self.general.log)
+        try:
+            logging.basicConfig(**options)
+        except OSError as error:
+            reason = (error.strerror or "not writable").lower()
             raise ConfigError(
-                f"general.log.level: {options['level'].lower()!r} cannot be used; "
-                "expected debug, info, warning, error or critical"
-            )
-        logging.basicConfig(**options)
+                f"general.log.filename: {options['filename']!r} cannot be written: {reason}"
+            ) from None
         log.info("Setting logging config: %r", self.general.log.to_dict())
 
     def check(self) -> None:
@@ -429,6 +455,10 @@ class AnalysisConfig(Section):
     def check_supported(self) -> None:
         """Refuse by name what the reduction cannot do, so that nothing is ignored in silence.
 
+        A key either is used, or must stay at its default. The exception are keys that only concern
+        other products than images (`WITHOUT_EFFECT`: spectra, flux points, light curves): they are
+        kept for whoever makes those, and one message in the log names those that are set.
+
         Raises
         ------
         ConfigError
@@ -445,18 +475,29 @@ class AnalysisConfig(Section):
         missing = [name for name in IRFS if name not in required]
         if missing or "rad_max" in required:
             _refuse(self.observations, "required_irf", f"all of {', '.join(IRFS)}, no rad_max")
-        for section in (self.observations.obs_cone, self.observations.obs_time):
-            for field in section.fields():
-                _empty(field.section, field.name, "list the runs in observations.obs_ids")
-        _empty(self.observations, "obs_file", "list the runs in observations.obs_ids")
-        for name in ("datasets_file", "models_file"):
-            _empty(self.general, name, "give the file to the command or method that needs it")
         _only(background, "method", (None, "fov_background"))
-        _empty(background, "exclusion", "leave it out")
         allowed = ({}, {"method": "scale"}) if background.method else ({},)
         if background.parameters not in allowed:
             _refuse(background, "parameters", " or ".join(map(str, allowed)))
         self._check_safe_mask()
+        for field in self._changed_fields():
+            if not _within(field.path, (*USED, *WITHOUT_EFFECT)):
+                default = field.default_text or "null"
+                remedies = [text for key, text in INSTEAD.items() if _within(field.path, (key,))]
+                remedy = "".join(f", and {text}" for text in remedies)
+                _refuse(field.section, field.name, f"{default}: remove the key{remedy}")
+        idle = self.without_effect()
+        if idle:
+            log.info("Without effect on images: %s", ", ".join(idle))
+
+    def without_effect(self) -> list[str]:
+        """The keys and sections that are set and concern no image, such as ``flux_points``."""
+        paths = [field.path for field in self._changed_fields()]
+        return [key for key in WITHOUT_EFFECT if any(_within(path, (key,)) for path in paths)]
+
+    def _changed_fields(self) -> list[Field]:
+        plain = [(f, f.trait.plain(f.value), f.trait.plain(f.default)) for f in self.fields()]
+        return [field for field, value, default in plain if value != default]
 
     def _check_geometry(self) -> None:
         wcs, axes = self.datasets.geom.wcs, self.datasets.geom.axes
@@ -504,13 +545,41 @@ class AnalysisConfig(Section):
 
 def _load(text: str, what: str) -> Any:
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise ConfigError(f"{what}: not valid YAML{place}: {problem}") from None
+        data = load_yaml(text)
+    except YamlProblem as error:
+        place = f" in {error.place}" if error.place else ""
+        raise ConfigError(f"{what}: not valid YAML{place}: {error}") from None
     return {} if data is None else data
+
+
+def _logging_options(section: Log) -> dict[str, Any]:
+    """Arguments for `logging.basicConfig`, which itself only complains when a message is shown."""
+
+    def bad(name: str, value: Any, expected: str) -> ConfigError:
+        problem = f"{str(value)!r} cannot be used; expected {expected}"
+        return ConfigError(f"{section.path_of(name)}: {problem}")
+
+    options = {key: value for key, value in section.to_dict().items() if value}
+    options["level"] = str(options.get("level", "info")).upper()
+    levels = logging.getLevelNamesMapping()
+    if options["level"] not in levels:
+        raise bad("level", section.level, "debug, info, warning, error or critical")
+    if options.get("filemode", "a") not in ("w", "a"):
+        raise bad("filemode", section.filemode, "w to start the file anew or a to append to it")
+    record = logging.LogRecord("imgfit_widgets", levels["INFO"], "", 0, "", None, None)
+    formats = {"format": (section.format,), "datefmt": ("%(asctime)s", section.datefmt)}
+    for name, arguments in formats.items():
+        try:
+            logging.Formatter(*arguments).format(record)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"a format of Python's logging, or null ({error})"
+            raise bad(name, getattr(section, name), reason) from None
+    if section.filename is not None:
+        path = expand_path(section.filename, section.path_of("filename"))
+        if path.is_dir() or not path.parent.is_dir():
+            raise bad("filename", section.filename, "a file in a folder that is there")
+        options["filename"] = str(path)
+    return options
 
 
 def _sections(section: Section) -> list[Section]:
@@ -554,6 +623,6 @@ def _only(section: Section, name: str, allowed: tuple[str | None, ...]) -> None:
         _refuse(section, name, " or ".join("null" if a is None else a for a in allowed))
 
 
-def _empty(section: Section, name: str, instead: str) -> None:
-    if getattr(section, name) is not None:
-        _refuse(section, name, f"nothing: {instead}")
+def _within(path: str, keys: tuple[str, ...]) -> bool:
+    """Whether a path is one of the keys or lies below one."""
+    return any(path == key or path.startswith(f"{key}.") for key in keys)

@@ -28,6 +28,7 @@ from astropy.time import Time
 from traitlets import HasTraits, TraitType
 
 from .errors import ConfigError
+from .yaml_text import YamlProblem, load_yaml
 
 SectionT = TypeVar("SectionT", bound="Section")
 
@@ -286,9 +287,9 @@ class Options(Value):
     def parse(self, value: Any) -> dict[str, Any]:
         if isinstance(value, str):
             try:
-                value = yaml.safe_load(value) or {}
-            except yaml.YAMLError:
-                raise ValueError("not valid YAML") from None
+                value = load_yaml(value) or {}
+            except YamlProblem as error:
+                raise ValueError(f"not valid YAML: {error}") from None
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ValueError
         return copy.deepcopy(dict(value))
