@@ -79,6 +79,15 @@ class History(Generic[State]):
         self._depth = max(self._depth - 1, 0)
         self.commit()
 
+    def abandon(self) -> None:
+        """End a gesture and take back what it changed: no step is left of it."""
+        try:
+            if self._depth == 1 and self._take().token != self._present.token:
+                self._restore(self._present.state)
+        finally:
+            self._depth = max(self._depth - 1, 0)
+        self._committed()
+
     @contextmanager
     def gesture(self) -> Iterator[None]:
         """A gesture that lasts as long as the block; what failed leaves no step."""

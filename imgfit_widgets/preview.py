@@ -12,7 +12,7 @@ class Preview:
     """Gives the `LiveState` of models on datasets; compiles anew only when that is needed."""
 
     def __init__(self) -> None:
-        self._key: object = None
+        self._key: _Key | None = None
         self._likelihood: LiveLikelihood | None = None
         self._shown: object = None
         self._state: LiveState | None = None
@@ -47,17 +47,35 @@ class Preview:
         state = likelihood.update(name, **values)
         for (owner, parameter), value in state.values.items():
             models[owner].parameters[parameter].value = value
-        self._key, self._shown, self._state = _key(datasets, models), name, state
+        self._key, self._shown, self._state = _Key(datasets, models), name, state
         return state
 
     def _compiled(self, datasets: Datasets, models: Models) -> LiveLikelihood:
-        key = _key(datasets, models)
-        if self._likelihood is None or key != self._key:
+        key = _Key(datasets, models)
+        if self._likelihood is None or self._key is None or not key.same(self._key):
             self._likelihood, self._key = LiveLikelihood(datasets, models), key
             self._state = None
         return self._likelihood
 
 
-def _key(datasets: Datasets, models: Models) -> object:
-    parameters = tuple((p.value, p.min, p.max, p.frozen) for p in models.parameters)
-    return id(datasets), tuple(map(id, models)), repr(parameters)
+class _Key:
+    """All that a likelihood is compiled from, told apart by what it is and not by its ``id``.
+
+    The parts are kept alive here, so that no new one can be taken for one that is gone.
+    """
+
+    def __init__(self, datasets: Datasets, models: Models) -> None:
+        parameters = list(models.parameters)
+        self._parts = [datasets, *models, *parameters, *(p.unit for p in parameters)]
+        numbers = [(p.owner, p.name, p.value, p.min, p.max, p.frozen) for p in parameters]
+        names = [(model.name, model.datasets_names) for model in models]
+        frames = [model.frame for model in models.sky_models]
+        self._text = repr((numbers, names, frames))  # as text, in which NaN equals NaN
+
+    def same(self, other: _Key) -> bool:
+        """Whether a likelihood compiled from either is the same."""
+        return (
+            self._text == other._text
+            and len(self._parts) == len(other._parts)
+            and all(mine is its for mine, its in zip(self._parts, other._parts, strict=True))
+        )

@@ -19,7 +19,7 @@ from . import sources
 from .core.analysis import Analysis
 from .core.config import AnalysisConfig
 from .core.dataset import Datasets, MapDataset
-from .core.errors import ImgfitError
+from .core.errors import ImgfitError, ModelError
 from .core.fit import Fit, FitResult
 from .core.models import Models, SkyModel, SpatialModel
 from .state import State
@@ -70,30 +70,6 @@ class Session(State):
             self.set_models(models)
         self.history.clear()
 
-    def why_not(self, verb: str) -> str:
-        """Why a verb cannot be done now, in words; empty if it can."""
-        busy = {"reduce": "Reducing the data", "fit": "Fitting", "snap": "Moving the source"}
-        if verb in ("reduce", "fit", "snap") and self.task.running:
-            return busy.get(self.task.kind, "Busy")
-        if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
-            return "Reduce the data first"
-        if verb == "fit" and not len(self.models.parameters.free_parameters):
-            return "Every parameter is frozen"
-        if verb in ("remove_source", "snap", "nudge") and self.source is None:
-            return "Select a source first"
-        if verb == "cancel" and not self.task.running:
-            return "Nothing is running"
-        nothing = verb in ("undo", "redo") and not getattr(self.history, f"can_{verb}")
-        return f"Nothing to {verb}" if nothing else ""
-
-    def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a verb for a widget: an `ImgfitError` ends in ``error`` and is not raised."""
-        try:
-            return function(*args, **kwargs)
-        except ImgfitError as error:
-            self.error = str(error)
-            return None
-
     # --- configuration and reduction
     @verb
     def set_config(self, config: AnalysisConfig | str) -> None:
@@ -121,11 +97,15 @@ class Session(State):
     def set_datasets(
         self, datasets: Datasets | MapDataset, config: AnalysisConfig | None = None
     ) -> None:
-        """Take over datasets, reduced with ``config``; each gets a background model."""
+        """Take over datasets, reduced with ``config``, and the models that they bring along.
+
+        As in `Analysis.set_models`, a model that is there already stays as it is; a dataset that
+        has and brings no background model gets one.
+        """
         first = self.datasets is None
         new = Datasets([datasets]) if isinstance(datasets, MapDataset) else datasets
-        self._put(self.models, new)
-        self._reduced = None if config is None else config.to_dict()
+        self.models.extend(sources.brought_along(new, self.models))
+        self._put(self.models, new, None if config is None else config.to_dict())
         if first:
             self.history.absorb()
 
@@ -134,7 +114,7 @@ class Session(State):
     def set_models(self, models: Models | str) -> None:
         """Take over models: an object or YAML text."""
         new = Models.from_yaml(models) if isinstance(models, str) else models.copy()
-        self._put(new, self.datasets)
+        self._put(new, self.datasets, self._reduced)
 
     @verb
     def add_source(
@@ -166,6 +146,18 @@ class Session(State):
         self.select(self.selected)
 
     @verb
+    def rename(self, old: str, new: str) -> None:
+        """Give a model another name, which no other model has."""
+        model, new = self.models[old], new.strip()
+        if not new:
+            raise ModelError(f"{old}: the new name is empty; expected at least one character")
+        if new != old and new in self.models.names:
+            raise ModelError(f"{old}: there is a model {new!r} already; expected another name")
+        model.name = new
+        if self.selected == old:
+            self.selected = new
+
+    @verb
     def set_shape(self, name: str, tag: str) -> None:
         """Give a source another spatial model at the same position."""
         if tag not in self.models[name].spatial_model.tag:
@@ -179,6 +171,7 @@ class Session(State):
     # --- by hand
     def begin_drag(self, name: str) -> None:
         """Take hold of a source or its size handle; until `end_drag` all is one step of undo."""
+        self.history.commit()  # an edit that still waits is a step of its own
         self.history.begin()
         self.selected = name
 
@@ -198,6 +191,10 @@ class Session(State):
         """Let go."""
         self.history.end()
 
+    def cancel_drag(self) -> None:
+        """Let go, with everything back to where it was at `begin_drag`."""
+        self.history.abandon()
+
     @verb
     def nudge(self, dx: float, dy: float) -> None:
         """Move the selected source by pixels of the map."""
@@ -208,11 +205,15 @@ class Session(State):
     @verb
     def snap(self) -> Task:
         """Move the selected source to the best position nearby, in the background."""
-        datasets, name = self._require("snap"), self.selected
+        datasets, name, names = self._require("snap"), self.selected, self.models.names
         models = sources.only_position(self.models, name)
         work = functools.partial(Fit().solve, datasets, models)
 
         def apply(result: FitResult) -> None:
+            if self.models.names != names or self.datasets is not datasets:
+                raise ImgfitError(f"Models or data changed while {name} was moved; snap again")
+            if not result.success:
+                raise ImgfitError(f"{name} stays where it is: {result.message}")
             with self.history.gesture():
                 place = {p: result.value(name, p) for p in ("lon_0", "lat_0")}
                 self._move(name, **place)
@@ -282,17 +283,9 @@ class Session(State):
     def open(self, source: str | Path | bytes) -> None:
         """Take over a session file, from a path or its content; `reduce` then makes the data."""
         saved = files.read_session(source)
+        # Refused, if at all, before anything is taken over.
+        sources.for_datasets(saved.models, self.datasets)
         self.config.take(saved.config)
-        self._put(saved.models, self.datasets)
-        self.view, self.selected = saved.view, saved.selected
-
-    def _require(self, verb: str) -> Datasets | None:
-        """The datasets; ImgfitError with the reason if the verb cannot be done now."""
-        reason = self.why_not(verb)
-        if reason:
-            raise ImgfitError(reason)
-        return self.datasets
-
-    def _dataset(self, verb: str) -> MapDataset:
-        self._require(verb)
-        return cast(MapDataset, self.dataset)
+        self._put(saved.models, self.datasets, self._reduced)
+        self.view = saved.view
+        self.select(saved.selected)

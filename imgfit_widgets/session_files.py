@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -15,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .core.config import AnalysisConfig
 from .core.dataset import MapDataset
@@ -24,6 +27,7 @@ from .core.models import Models
 from .core.paths import expand_path
 
 FORMAT = 1
+PARTS = ("config.yaml", "models.yaml", "session.json")
 MAX_BYTES = 50_000_000  # unpacked; a session file is text, so anything larger is not one
 
 
@@ -56,12 +60,12 @@ def export_session(
 
 
 def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
-    """Read a session file, from a path or its content.
+    """Read and check a session file, from a path or its content.
 
     Raises
     ------
     DataError
-        This is not a session file, or of a later format.
+        This is not a session file, or of a later format, or its covariance or view is wrong.
     ConfigError, ModelError
         Its configuration or models are wrong.
     """
@@ -71,19 +75,60 @@ def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
                 raise DataError(f"{name}: too large for a session file")
-            parts = {item: archive.read(item).decode() for item in archive.namelist()}
-        state = json.loads(parts["session.json"])
+            config, models, text = (archive.read(part).decode() for part in PARTS)
+        state = json.loads(text)
         version, covariance = int(state["format"]), state["covariance"]
-        config, models = parts["config.yaml"], parts["models.yaml"]
-        view, selected = dict(state.get("view", {})), str(state.get("selected", ""))
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError):
+        view, selected = state.get("view", {}), str(state.get("selected", ""))
+    except ImgfitError:
+        raise
+    except Exception:  # a damaged or encrypted archive raises anything, from zlib's to struct's
         raise DataError(f"{name}: not a session file; expected one saved here") from None
     if version > FORMAT:
         raise DataError(f"{name}: saved by a later version (format {version}, expected {FORMAT})")
     found = Models.from_yaml(models)
     if covariance:
-        found.covariance = covariance
+        found.covariance = _matrix(covariance, len(found.parameters), name)
+    if not _is_view(view):
+        raise DataError(f"{name}: view {view!r:.80} cannot be used; expected one saved here")
     return Saved(AnalysisConfig.from_yaml(config), found, view, selected)
+
+
+def _matrix(rows: Any, size: int, name: str) -> np.ndarray:
+    """A covariance of ``size`` parameters."""
+    try:
+        matrix = np.array(rows, dtype=float)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape != (size, size) or np.isinf(matrix).any():
+        raise DataError(f"{name}: covariance is not a table of {size} × {size} finite numbers")
+    return matrix
+
+
+def _is_view(view: Any) -> bool:
+    """Whether panels can take a view over: of each map its kind, radius and looks."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+
+    def is_look(look: Any) -> bool:
+        limits = look.get("by_hand", [0.0, 1.0])
+        texts = [look.get(key) for key in ("colours", "stretch", "cut")]
+        return (
+            all(isinstance(text, str | None) for text in texts)
+            and isinstance(limits, list)
+            and len(limits) == 2
+            and all(map(is_number, limits))
+        )
+
+    try:
+        return isinstance(view, dict) and all(
+            isinstance(state.get("kind"), str | None)
+            and is_number(state.get("radius", 0.1))
+            and all(is_look(look) for look in state.get("looks", {}).values())
+            for state in view.get("maps", [])
+        )
+    except (AttributeError, TypeError, OverflowError):
+        return False
 
 
 def export_dataset(dataset: MapDataset) -> tuple[str, bytes]:

@@ -103,12 +103,25 @@ def stepped(geom: WcsGeom, source: SkyModel, dx: float, dy: float) -> tuple[floa
     return float(lon), float(lat)
 
 
+def brought_along(datasets: Datasets, models: Models) -> list[Component]:
+    """Copies of the sources on datasets, without those whose name a model has already."""
+    return [m.copy() for m in datasets.models.sky_models if m.name not in models.names]
+
+
 def for_datasets(models: Models, datasets: Datasets | None) -> tuple[Component, ...]:
-    """The components with a background for each dataset, and none for those that are not there."""
+    """The components with a background for each dataset, and none for those that are not there.
+
+    A background that is missing is the one that its dataset brings along, such as the norm of a
+    reduction, or else starts at 1.
+    """
     if datasets is None:
         return tuple(models)
     gone = [m for m in models.background_models if m.dataset_name not in datasets.names]
     kept = Models(model for model in models if model not in gone)
+    for dataset in datasets:
+        own = dataset.background_model
+        if own is not None and kept.background_model(dataset.name) is None:
+            kept.append(own.copy())
     return tuple(with_background(kept, datasets))
 
 

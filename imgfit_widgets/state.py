@@ -7,9 +7,11 @@ answer to whether data and fit still belong to it.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from traitlets import Any as AnyTrait
 from traitlets import Dict, Enum, HasTraits, Instance, Int, Unicode, observe
@@ -17,11 +19,14 @@ from traitlets import Dict, Enum, HasTraits, Instance, Int, Unicode, observe
 from . import sources
 from .core.config import AnalysisConfig
 from .core.dataset import Datasets, MapDataset
+from .core.errors import ImgfitError
 from .core.fit import FitResult
 from .core.models import Models, Parameter, SkyModel
 from .history import History, Step
 from .preview import Preview
 from .task import Owner, Task
+
+log = logging.getLogger(__name__)
 
 
 class State(HasTraits):
@@ -88,9 +93,55 @@ class State(HasTraits):
         """Whether the datasets are those of the configuration as it is."""
         return self._reduced in (None, self.config.to_dict())
 
+    # --- what can be done
+    def why_not(self, verb: str) -> str:
+        """Why a verb cannot be done now, in words; empty if it can."""
+        busy = {"reduce": "Reducing the data", "fit": "Fitting", "snap": "Moving the source"}
+        if verb in ("reduce", "fit", "snap") and self.task.running:
+            return busy.get(self.task.kind, "Busy")
+        if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
+            return "Reduce the data first"
+        if verb == "fit" and not len(self.models.parameters.free_parameters):
+            return "Every parameter is frozen"
+        if verb in ("remove_source", "snap", "nudge") and self.source is None:
+            return "Select a source first"
+        if verb == "cancel" and not self.task.running:
+            return "Nothing is running"
+        nothing = verb in ("undo", "redo") and not getattr(self.history, f"can_{verb}")
+        return f"Nothing to {verb}" if nothing else ""
+
+    def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a verb for a widget: what goes wrong ends in ``error`` and is not raised.
+
+        Anything but an `ImgfitError` is a fault of this program: its traceback goes to the log.
+        """
+        try:
+            return function(*args, **kwargs)
+        except ImgfitError as error:
+            self.error = str(error)
+        except Exception as error:
+            log.exception("%s failed", getattr(function, "__name__", "a verb"))
+            words = str(error).strip().split("\n")[0]
+            self.error = f"unexpected: {type(error).__name__}: {words}; please report"
+        return None
+
+    def _require(self, verb: str) -> Datasets | None:
+        """The datasets; ImgfitError with the reason if the verb cannot be done now."""
+        reason = self.why_not(verb)
+        if reason:
+            raise ImgfitError(reason)
+        return self.datasets
+
+    def _dataset(self, verb: str) -> MapDataset:
+        self._require(verb)
+        return cast(MapDataset, self.dataset)
+
     # --- changes, for the verbs
-    def _put(self, models: Models, datasets: Datasets | None) -> None:
-        """Take over models and datasets together, with the backgrounds that they need."""
+    def _put(self, models: Models, datasets: Datasets | None, reduced: object) -> None:
+        """Take over models and datasets together, with the backgrounds that they need.
+
+        ``reduced`` is the configuration of the datasets; None if they came from elsewhere.
+        """
         parameters, errors = models.parameters, [p.error for p in models.parameters]
         with self.history.gesture():
             if models is not self.models:
@@ -99,6 +150,7 @@ class State(HasTraits):
                 for parameter, error in zip(parameters, errors, strict=True):
                     parameter.error = error
             self.models.components = sources.for_datasets(self.models, datasets)
+            self._reduced = reduced
             with self.hold_trait_notifications():
                 self.datasets = datasets
                 if datasets is not None and self.dataset_name not in datasets.names:
@@ -128,9 +180,12 @@ class State(HasTraits):
         self._edited()
 
     def _edited(self, change: object = None) -> None:
-        if not self.history.busy:
-            self.history.changed()
-            self.owner.soon(self._refresh)
+        if self.history.busy:
+            return
+        if any(p.owner != model.name for model in self.models for p in model.parameters):
+            return  # a name is passed on; the last parameter to hear of it tells
+        self.history.changed()
+        self.owner.soon(self._refresh)
 
     def _task_changed(self, change: Any) -> None:
         self.error = self.task.error if change.new == "failed" else ""
@@ -139,18 +194,21 @@ class State(HasTraits):
     def _take(self) -> Step[_Moment]:
         config, models = self.config.to_dict(), self.models
         numbers = [
-            (p.owner, p.name, p.value, p.error, p.min, p.max, p.frozen) for p in models.parameters
+            (p.owner, p.name, p.value, p.unit_text, p.error, p.min, p.max, p.frozen)
+            for p in models.parameters
         ]
-        shapes = [model.spatial_model.tag[0] for model in models.sky_models]
+        shapes = [(m.spatial_model.tag[0], m.frame, m.datasets_names) for m in models.sky_models]
         token = repr((config, numbers, shapes, id(self.datasets), id(self.fit_result)))
         moment = _Moment(config, models.copy(), self.datasets, self.fit_result, self._reduced)
         return Step(token, moment)
 
     def _restore(self, moment: _Moment) -> None:
         self.config.take(AnalysisConfig.from_dict(moment.config))
-        self._reduced = moment.reduced
         self.fit_result = moment.fit_result
-        self._put(moment.models.copy(), moment.datasets or self.datasets)
+        data = (moment.datasets, moment.reduced)
+        if moment.datasets is None:  # data that are there stay, and so does what they are from
+            data = (self.datasets, self._reduced)
+        self._put(moment.models.copy(), *data)
 
     def _committed(self) -> None:
         self.error = ""  # what went wrong before this step is over

@@ -192,6 +192,27 @@ def test_a_drag_moves_the_source_and_residual_and_badge_follow(session, viewer):
     assert viewer.main.figure.overlays[0].x == pytest.approx(overlay.x)
 
 
+def test_escape_in_a_drag_takes_it_back_and_undo_goes_on_recording(session, viewer):
+    name = add(viewer, 0.35, 0.2)
+    session.mode = "edit"
+    figure, overlay = viewer.main.figure, viewer.main.figure.overlays[0]
+    flux = session.models[name].linear_parameter.value
+    send(figure, "dragstart", overlay.x, overlay.y)
+    send(figure, "dragmove", overlay.x + 30.0, overlay.y + 20.0)
+    assert session.models[name].linear_parameter.value != flux
+    send(figure, "keydown", key="Escape")
+    send(figure, "dragend", overlay.x + 30.0, overlay.y + 20.0)
+    assert session.models[name].spatial_model.position_lonlat == pytest.approx((0.35, 0.2))
+    assert session.models[name].linear_parameter.value == flux and session.selected == name
+    assert figure.overlays[0].x == pytest.approx(overlay.x)
+    assert not session.history.busy and not viewer.hand.busy
+    session.nudge(1, 0)
+    session.undo()
+    assert session.models[name].spatial_model.position_lonlat == pytest.approx((0.35, 0.2))
+    session.undo()
+    assert len(session.models.sky_models) == 0
+
+
 def test_colours_keep_their_values_during_a_drag(session, viewer):
     add(viewer)
     viewer.main.kind.value = "npred"

@@ -123,6 +123,53 @@ def test_backgrounds_follow_the_datasets(session, small_config):
     assert len(session.preview.npred) == 2
 
 
+def test_the_norms_that_a_reduction_fitted_are_where_the_backgrounds_start(small_config):
+    config = small_config.copy()
+    config.datasets.stack = False
+    session = Session(config)
+    session.reduce().wait(60)
+    (model,) = session.models.background_models
+    found = session.dataset.background_model.parameters["norm"]
+    assert found.value != 1 and found.error > 0
+    norm = model.parameters["norm"]
+    assert (norm.value, norm.error) == (found.value, found.error) and norm is not found
+    session.set_models(Models())
+    assert session.models.background_models[0].parameters["norm"].value == found.value
+
+
+def test_datasets_bring_the_models_of_their_analysis_along(small_config, demo_store):
+    analysis = Analysis(small_config)
+    analysis.get_observations()
+    analysis.get_datasets()
+    analysis.set_models(Models.read(demo_store / "truth.yaml"))
+    theirs = analysis.models
+    theirs.background_model("stacked").parameters["norm"].value = 1.25
+    session = Session()
+    session.set_datasets(analysis.datasets)
+    assert session.models.names == theirs.names
+    assert session.models["stacked-bkg"].parameters["norm"].value == 1.25
+    mine = session.models[0].linear_parameter
+    assert mine is not theirs[0].linear_parameter
+    mine.value *= 2
+    flux = mine.value
+    session.set_datasets(analysis.datasets)
+    assert session.models.names == theirs.names
+    assert session.models[0].linear_parameter.value == flux, "what is there already stays"
+
+
+def test_data_keep_the_configuration_that_they_are_from_when_undo_keeps_them(small_config):
+    session = Session(small_config)
+    session.config.datasets.geom.wcs.binsize = "0.1 deg"
+    session.reduce().wait(60)
+    assert session.data_are_current
+    session.undo()
+    assert session.config.datasets.geom.wcs.binsize.deg == 0.05
+    assert session.dataset.geom.pixel_scales[0] == pytest.approx(0.1)
+    assert not session.data_are_current
+    session.redo()
+    assert session.data_are_current
+
+
 # --- sources by hand
 
 
@@ -225,6 +272,101 @@ def test_snap_finds_the_source_beside(session, demo_store):
     assert session.preview.delta_ts > before
     session.undo()
     assert session.models[name].spatial_model.lon_0.value == pytest.approx(lon + 0.05)
+
+
+def test_a_snap_that_fails_says_so_and_leaves_the_source(session, monkeypatch):
+    from dataclasses import replace
+
+    from imgfit_widgets import session as module
+
+    lon, lat = centre(session)
+    name = session.add_source(lon, lat)
+    solve = module.Fit.solve
+
+    def fail(*arguments):
+        return replace(solve(*arguments), success=False, message="did not converge")
+
+    monkeypatch.setattr(module.Fit, "solve", fail)
+    session.snap().wait(60)
+    assert session.task.status == "failed"
+    assert session.error == f"{name} stays where it is: did not converge"
+    assert session.models[name].spatial_model.position_lonlat == (lon, lat)
+
+
+def test_a_snap_on_data_that_are_gone_is_not_applied(session, reduced):
+    from imgfit_widgets.core.dataset import Datasets
+
+    lon, lat = centre(session)
+    name = session.add_source(lon, lat)
+    session.snap()
+    session.set_datasets(Datasets(reduced))
+    session.task.wait(60)
+    assert session.task.status == "failed" and "data changed" in session.error
+    assert session.models[name].spatial_model.position_lonlat == (lon, lat)
+
+
+def stat_anew(session):
+    """The statistic of the session's models, compiled for the occasion."""
+    from imgfit_widgets.core.evaluator import Evaluator
+
+    evaluator = Evaluator(list(session.datasets), session.models)
+    return pytest.approx(evaluator.stat(evaluator.x0), abs=1e-6)
+
+
+def test_the_preview_follows_a_change_of_unit(session):
+    name = session.add_source(*centre(session))
+    amplitude, before = session.models[name].linear_parameter, session.preview.stat
+    amplitude.unit = "m-2 s-1"
+    assert session.preview.stat == stat_anew(session) != before
+
+
+def test_the_preview_follows_frame_and_datasets_of_a_source(session):
+    name = session.add_source(*centre(session))
+    source, before = session.models[name], session.preview.stat
+    source.datasets_names = ["another"]
+    norm = session.models["stacked-bkg"].parameters["norm"]
+    norm.error = 0.1
+    assert session.preview is None, "there is no such dataset"
+    source.datasets_names = ["stacked"]
+    norm.error = 0.2
+    assert session.preview.stat == stat_anew(session) == before
+    source.spatial_model.frame = "icrs"
+    norm.error = 0.3
+    assert session.preview is None, "there is no such place on the map"
+
+
+def test_the_preview_follows_a_name_that_a_script_sets(session):
+    name = session.add_source(*centre(session))
+    session.models[name].name = "Crab"
+    assert session.preview.stat == stat_anew(session) and list(session.preview.flux) == ["Crab"]
+    session.undo()
+    assert session.models.names == [name, "stacked-bkg"]
+
+
+def test_a_source_is_renamed_and_that_is_one_step_of_undo(session):
+    name = session.add_source(*centre(session))
+    session.rename(name, " Crab ")
+    assert session.models.names == ["Crab", "stacked-bkg"] and session.selected == "Crab"
+    assert {p.owner for p in session.models["Crab"].parameters} == {"Crab"}
+    session.nudge(1, 1)
+    assert session.preview.stat == stat_anew(session)
+    session.undo()
+    session.undo()
+    assert session.models.names == [name, "stacked-bkg"] and session.preview.flux[name]
+    session.redo()
+    assert session.models.names == ["Crab", "stacked-bkg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("  ", "the new name is empty"), ("stacked-bkg", "there is a model 'stacked-bkg' already")],
+)
+def test_a_name_that_cannot_be_is_refused(session, name, message):
+    session.add_source(*centre(session))
+    revision = session.revision
+    with pytest.raises(ModelError, match=f"Source-1: {message}"):
+        session.rename("Source-1", name)
+    assert session.models.names == ["Source-1", "stacked-bkg"] and session.revision == revision
 
 
 # --- fit
@@ -363,6 +505,69 @@ def test_what_is_no_session_file_is_refused(session, content):
         session.open(content)
     with pytest.raises(DataError, match=r"/nowhere\.imgfit: cannot be read"):
         session.open("/nowhere.imgfit")
+
+
+def archive(session, **changes):
+    """A session file whose session.json is changed."""
+    import io
+    import json
+    import zipfile
+
+    source = zipfile.ZipFile(io.BytesIO(session.export_session()[1]))
+    parts = {name: source.read(name) for name in source.namelist()}
+    parts["session.json"] = json.dumps({**json.loads(parts["session.json"]), **changes}).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as target:
+        for name, content in parts.items():
+            target.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"covariance": [[1.0]]}, "covariance is not a table of 3 × 3"),
+        ({"covariance": [["x"] * 3] * 3}, "covariance is not a table of 3 × 3"),
+        ({"covariance": 7}, "covariance is not a table of 3 × 3"),
+        ({"view": 3}, "view 3 cannot be used"),
+        ({"view": {"maps": 5}}, "cannot be used"),
+        ({"view": {"maps": [3]}}, "cannot be used"),
+        ({"view": {"maps": [{"kind": ["counts"]}]}}, "cannot be used"),
+        ({"view": {"maps": [{"radius": "wide"}]}}, "cannot be used"),
+        ({"view": {"maps": [{"looks": {"counts": {"by_hand": [1]}}}]}}, "cannot be used"),
+        ({"format": 2}, "saved by a later version"),
+        ({"format": [1]}, "not a session file"),
+    ],
+)
+def test_a_session_file_with_a_mistake_changes_nothing(session, changes, message):
+    content = archive(session, **changes)
+    session.add_source(*centre(session))
+    session.config.datasets.geom.wcs.binsize = "0.1 deg"
+    before, revision = session.export_session(), session.revision
+    with pytest.raises(DataError, match=message):
+        session.open(content)
+    assert session.export_session()[1] == before[1] and session.revision == revision
+
+
+def test_an_encrypted_or_damaged_session_file_is_refused_in_words(session):
+    content = bytearray(archive(session))
+    for marker, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(marker) + offset] |= 1
+    with pytest.raises(DataError, match="not a session file"):
+        session.open(bytes(content))
+    packed = bytearray(session.export_session()[1])
+    packed[60:90] = bytes(30)
+    with pytest.raises(DataError, match="not a session file"):
+        session.open(bytes(packed))
+
+
+def test_a_fault_of_the_program_is_said_and_logged_and_not_raised(session, caplog):
+    def fault():
+        raise KeyError("lon_0")
+
+    assert session.attempt(fault) is None
+    assert session.error == "unexpected: KeyError: 'lon_0'; please report"
+    assert "fault failed" in caplog.text and "Traceback" in caplog.text
 
 
 def test_exports_are_files_that_can_be_read_again(session, tmp_path):

@@ -339,6 +339,24 @@ def test_keys_reach_the_listener_with_their_modifiers(scene):
     ]
 
 
+def test_escape_ends_the_drag_that_it_interrupts(scene):
+    scene.figure.mode = "edit"
+    scene.send("dragstart", 200.0, 150.0)
+    scene.send("dragmove", 222.0, 161.0)
+    scene.send("keydown", key="Escape")
+    scene.send("dragmove", 230.0, 165.0)
+    scene.send("dragend", 230.0, 165.0)
+    assert scene.log.names == ["drag_start", "drag", "drag_cancel"]
+
+
+def test_a_drag_whose_end_was_lost_ends_with_the_next(scene):
+    scene.figure.mode = "edit"
+    scene.send("dragstart", 200.0, 150.0)
+    scene.send("dragmove", 222.0, 161.0)
+    scene.send("dragstart", 20.0, 20.0)
+    assert scene.log.names == ["drag_start", "drag", "drag_end"]
+
+
 def test_escape_first_lays_a_tool_down(scene):
     scene.figure.tool = "contrast"
     scene.send("keydown", key="Escape")

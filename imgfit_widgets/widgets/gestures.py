@@ -72,6 +72,7 @@ class Listener(Protocol):
     def drag_start(self, hit: Hit) -> None: ...
     def drag(self, hit: Hit, x: float, y: float) -> None: ...
     def drag_end(self, hit: Hit) -> None: ...
+    def drag_cancel(self, hit: Hit) -> None: ...
     def key(self, key: str) -> None: ...
 
 
@@ -222,9 +223,11 @@ class Mouse:
             self._click(self._at)
 
     def cancel(self) -> None:
-        """Let go of whatever is held."""
-        self._press = self._follow = None
+        """Let go of whatever is held; a source goes back to where it was taken."""
+        press, self._press, self._follow = self._press, None, None
         self.surface.show_box(None)
+        if press is not None and press.moved and press.hit is not None and self.listener:
+            self.listener.drag_cancel(press.hit)
         self.rehover()
 
     def _click(self, at: tuple[float, float]) -> None:
@@ -237,6 +240,9 @@ class Mouse:
 
     def _drag_start(self, pixel: tuple[float, float], at: tuple[float, float]) -> None:
         surface = self.surface
+        lost = self._press  # a drag whose end the browser never told
+        if lost is not None and lost.moved and lost.hit is not None and self.listener:
+            self.listener.drag_end(lost.hit)
         if surface.tool == "box":
             self._press = _Press("box", pixel, at)
         elif surface.tool == "contrast":

@@ -33,7 +33,7 @@ KEYS = (
     ("0", "the whole map"),
     ("b", "box zoom"),
     ("c", "contrast and bias by dragging; also: right button, move, click"),
-    ("Esc", "leave a tool or a mode"),
+    ("Esc", "take a drag back; leave a tool or a mode"),
     ("?", "show or hide this list"),
 )
 ARROWS = {"ArrowLeft": (-1, 0), "ArrowRight": (1, 0), "ArrowUp": (0, 1), "ArrowDown": (0, -1)}
@@ -112,6 +112,11 @@ class Hand(HasTraits):
         """Let go: the whole drag is one step of undo."""
         self.busy = False
         self._session.end_drag()
+
+    def drag_cancel(self, hit: Hit) -> None:
+        """Let go and take the drag back."""
+        self.busy = False
+        self._session.attempt(self._session.cancel_drag)
 
     def key(self, key: str) -> None:
         """Do what a key stands for."""
