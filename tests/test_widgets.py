@@ -272,6 +272,25 @@ def test_models_yaml_goes_out_and_comes_in(session, demo_store):
     assert "components[0] (x).spectral: missing" in session.error
 
 
+def test_a_source_is_renamed_in_its_field_and_a_bad_name_is_refused_there(session):
+    editor = ModelEditor(session)
+    name = session.add_source(*session.dataset.geom.center_lonlat)
+    field = editor.name_field
+    assert field.input.value == name and field.layout.display is None
+    field.input.value = "Crab"
+    assert session.models.names == ["Crab", "stacked-bkg"] and session.selected == "Crab"
+    assert editor.list.children[0].children[1].description == "Crab"
+    field.input.value = "stacked-bkg"
+    assert "already" in field.refusal.value and "imgfit-invalid" in field._dom_classes
+    assert session.models.names == ["Crab", "stacked-bkg"]
+    field.input.value = " Crab "
+    assert field.refusal.value == "" and field.input.value == "Crab"
+    session.undo()
+    assert field.input.value == name and editor.list.children[0].children[1].description == name
+    session.select("stacked-bkg")
+    assert field.layout.display == "none"
+
+
 def test_rows_of_models_that_are_gone_stop_following(session):
     editor = ModelEditor(session)
     name = session.add_source(*session.dataset.geom.center_lonlat)
@@ -404,6 +423,36 @@ def test_colours_of_sources_are_those_of_their_place(session):
     assert source_colour(session.models, first) == SOURCE_COLOURS[0]
     assert source_colour(session.models, second) == SOURCE_COLOURS[1]
     assert source_colour(session.models, "stacked-bkg") not in SOURCE_COLOURS
+
+
+def test_a_name_is_never_taken_for_html(session):
+    import ipywidgets
+
+    name = "<img src=x onerror=alert(1)>"
+    workbench = Workbench(session)
+
+    def check():
+        seen, waiting = [], [workbench]
+        while waiting:
+            widget = waiting.pop()
+            waiting += getattr(widget, "children", ())
+            if isinstance(widget, ipywidgets.HTML):
+                assert "<img src=x" not in widget.value
+                seen.append(widget.value)
+        return "".join(seen)
+
+    session.add_source(*session.dataset.geom.center_lonlat, name=name)
+    session.fit().wait(60)
+    assert session.fit_result.success and "&lt;img src=x" in check()
+    with pytest.raises(ImgfitError):
+        session.rename("stacked-bkg", name)
+    session.models[name].spatial_model.lon_0.value += 0.01
+    session.models[name].spectral_model.index.frozen = False
+    session.attempt(session.set_models, f"components: [{{name: '{name}', type: '{name}'}}]")
+    assert name in session.error
+    check()
+    session.fit().wait(60)
+    check()
 
 
 # --- what is served

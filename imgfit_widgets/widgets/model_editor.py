@@ -139,6 +139,44 @@ class ParameterRow(widgets.VBox):
         show(self._refusal, bool(reason))
 
 
+class NameField(widgets.VBox):
+    """The name of the source in the table, to be edited.
+
+    A name that is refused stays in the input, marked, with the reason below.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._name = session, ""
+        self.input = widgets.Text(continuous_update=False, tooltip="Rename the source")
+        self.refusal = text(classes="imgfit-field-error")
+        label = text("name", "imgfit-cell-name")
+        super().__init__([row(label, self.input, classes="imgfit-rename"), self.refusal])
+        self.input.observe(self._edited, "value")
+
+    def follow(self, model: Component | None) -> None:
+        """Follow a model; only sources are renamed."""
+        self._name = model.name if isinstance(model, SkyModel) else ""
+        show(self, bool(self._name))
+        self.input.value = self._name
+        self._refuse("")
+
+    def _edited(self, change: Any) -> None:
+        if change.new != self._name:
+            self._session.owner(functools.partial(self._apply, change.new))
+
+    def _apply(self, name: str) -> None:
+        session = self._session
+        session.attempt(session.rename, self._name, name)
+        self._refuse(session.error)
+        if not session.error:
+            self.input.value = self._name
+
+    def _refuse(self, reason: str) -> None:
+        (self.add_class if reason else self.remove_class)("imgfit-invalid")
+        self.refusal.value = escape(reason)
+        show(self.refusal, bool(reason))
+
+
 class ModelEditor(Panel):
     """List of models, parameter table, YAML view, undo and redo."""
 
@@ -146,10 +184,12 @@ class ModelEditor(Panel):
         self.list = widgets.VBox().add_class("imgfit-model-list")
         self.table = widgets.VBox().add_class("imgfit-parameter-table")
         self.rows: list[ParameterRow] = []
+        self._listed: list[str] = []
         self.undo_button = button("↶", "Undo (Ctrl-Z)", "imgfit-quiet imgfit-undo")
         self.redo_button = button("↷", "Redo (Ctrl-Shift-Z)", "imgfit-quiet imgfit-redo")
         self.view = switch(["Form", "YAML"], ["Edit parameters", "Edit, load and save as YAML"])
-        self.form = widgets.VBox([self.list, self.table])
+        self.name_field = NameField(session)
+        self.form = widgets.VBox([self.list, self.name_field, self.table])
         self.yaml = YamlView(session, session.export_models, session.set_models)
         head = card_head("Models", self.undo_button, self.redo_button, self.view)
         super().__init__(session, [head, self.form, self.yaml], "imgfit-card imgfit-models")
@@ -179,10 +219,13 @@ class ModelEditor(Panel):
     def _update(self, change: object = None) -> None:
         self.undo_button.disabled = bool(self.session.why_not("undo"))
         self.redo_button.disabled = bool(self.session.why_not("redo"))
+        if self._listed != self.session.models.names:  # one was renamed
+            self._list_changed()
 
     def _list_changed(self, change: object = None) -> None:
         for item in self.list.children:
             item.close()
+        self._listed = self.session.models.names
         if len(self.session.models):
             self.list.children = [self._item(model) for model in self.session.models]
         else:
@@ -215,6 +258,7 @@ class ModelEditor(Panel):
         model = self.shown
         for component, item in zip(self.session.models, self.list.children, strict=False):
             (item.add_class if component is model else item.remove_class)("imgfit-selected")
+        self.name_field.follow(model)
         for line in self.rows:
             line.detach()
         self.rows = []
