@@ -299,6 +299,10 @@ def test_models_that_do_not_fit_the_data_are_named() -> None:
     models.append(FoVBackgroundModel(dataset_name="toy", name="second"))
     with pytest.raises(ModelError, match="second: dataset 'toy' has a background model already"):
         Evaluator([dataset], models)
+    models = toy_models()
+    SkyModel(PowerLawSpectralModel(), models["src"].spatial_model, "thief")
+    with pytest.raises(ModelError, match="src: its spatial model is that of 'thief' too"):
+        Evaluator([dataset], models)
     dataset.background = None
     with pytest.raises(ModelError, match="toy-bkg: dataset 'toy' has no background to scale"):
         Evaluator([dataset], toy_models())

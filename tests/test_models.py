@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import gc
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ import astropy.units as u
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from imgfit_widgets.core.errors import ModelError
@@ -175,6 +181,82 @@ def test_models_are_found_by_name_and_position() -> None:
     assert models.unique_name() == "source-1"
 
 
+def test_a_rename_to_a_taken_name_is_refused_and_the_old_one_stays() -> None:
+    """Two components of one name were mixed up by the likelihood."""
+    models = Models([source("a"), source("b"), FoVBackgroundModel(dataset_name="x")])
+    for other in ("a", "x-bkg"):
+        message = f"b: cannot be renamed to {other}: this name is taken"
+        with pytest.raises(ModelError, match=message):
+            models["b"].name = other
+        with pytest.raises(ModelError, match=message), models["b"].hold_trait_notifications():
+            models["b"].name = other
+    for bad in ("", "  ", 3, None):
+        with pytest.raises(ModelError, match=f"b: name {bad!r} cannot be used"):
+            models["b"].name = bad
+    assert models.names == ["a", "b", "x-bkg"]
+    assert {p.owner for p in models["b"].parameters} == {"b"}
+    models["b"].name = "c"
+    gone = models["a"]
+    models.remove("a")
+    gone.name = "c"
+    models["c"].name = "a"
+    assert models.names == ["a", "x-bkg"]
+
+
+def test_a_part_that_two_models_share_is_refused() -> None:
+    """The parameters of a shared part carry one model's name; the other's were a KeyError."""
+    a, b = source("a"), source("b")
+    models = Models([a, b])
+    with pytest.raises(ModelError, match="b: its spatial model is that of a too; each model needs"):
+        b.spatial_model = a.spatial_model
+    with pytest.raises(ModelError, match="b: its spectral model is that of a too"):
+        b.spectral_model = a.spectral_model
+    shared = SkyModel(a.spectral_model, PointSpatialModel(), "c")
+    with pytest.raises(ModelError, match="c: its spectral model is that of a too"):
+        models.append(shared)
+    assert models.names == ["a", "b"]
+    backgrounds = [FoVBackgroundModel(dataset_name=name) for name in "xy"]
+    with pytest.raises(ModelError, match="y-bkg: its spectral model is that of x-bkg too"):
+        backgrounds[1].spectral_model = backgrounds[0].spectral_model
+        Models(backgrounds)
+
+
+def test_a_new_part_carries_the_name_and_none_is_no_part() -> None:
+    model = FoVBackgroundModel(dataset_name="x")
+    model.spectral_model = PowerLawNormSpectralModel(norm=2)
+    assert model.parameters["norm"].label == "x-bkg.norm"
+    with pytest.raises(ModelError, match="x-bkg: spectral_model None is not supported"):
+        model.spectral_model = None
+    with pytest.raises(ModelError, match="src: spatial_model None is no spatial model"):
+        SkyModel(PowerLawSpectralModel(), name="src")
+
+
+def test_collections_made_for_a_moment_leave_nothing_behind() -> None:
+    """Each of them left two handlers on every source for good."""
+    model = source("a")
+    before = sum(map(len, model._trait_notifiers.values()))
+    gc.disable()
+    try:
+        for _ in range(20):
+            Models([model, source("b")])
+        assert len(model.collections) == 0
+    finally:
+        gc.enable()
+    assert sum(map(len, model._trait_notifiers.values())) == before
+    model.name = "b"
+
+
+def test_pickled_and_deeply_copied_models_keep_their_rules() -> None:
+    models = Models([source("a"), source("b")])
+    for twin in (pickle.loads(pickle.dumps(models)), copy.deepcopy(models)):
+        seen: list[str] = []
+        twin.observe(lambda change, seen=seen: seen.append(change["name"]), "components")
+        twin["a"].spatial_model = GaussianSpatialModel()
+        assert seen == ["components"]
+        with pytest.raises(ModelError, match="b: cannot be renamed to a"):
+            twin["b"].name = "a"
+
+
 def test_a_copy_shares_nothing() -> None:
     models = Models([source("a", lon_0=1.0)])
     models.set_covariance(models.parameters, np.diag(np.arange(1.0, 7.0)))
@@ -277,6 +359,48 @@ POINT, LAW = "{type: point}", "{type: pl}"
             "components[0] (a).spatial: PointSpatialModel: frame 'fk4' is not known",
         ),
         ("- {name: a, spectral: {type: pl}}", "components[0] (a).spatial: missing"),
+        (
+            SOURCE.format(
+                spatial="{type: point, parameters: [{name: lon_0}, {name: lon_0}]}", spectral=LAW
+            ),
+            "components[0] (a).spatial.parameters[1] (lon_0): this parameter is given twice",
+        ),
+        (
+            SOURCE.format(
+                spatial="{type: point, parameters: [{name: lon_0, prior: {type: x}}]}", spectral=LAW
+            ),
+            "components[0] (a).spatial.parameters[0] (lon_0).prior: not supported yet",
+        ),
+        (
+            SOURCE.format(
+                spatial="{type: point, parameters: [{name: lon_0, unit: 5}]}", spectral=LAW
+            ),
+            "components[0] (a).spatial.parameters[0] (lon_0).unit: found 5; expected a text",
+        ),
+        (SOURCE.format(spatial="[1]", spectral=LAW), "components[0] (a).spatial: found [1]"),
+        (SOURCE.format(spatial="{type: [x]}", spectral=LAW), "components[0] (a).spatial.type: ['x"),
+        (
+            SOURCE.format(spatial="{type: point, parameters: 0}", spectral=LAW),
+            "components[0] (a).spatial.parameters: found 0; expected a list",
+        ),
+        ("- {name: a, type: [x]}", "components[0] (a).type: ['x'] is not known"),
+        ("- {name: [a]}", "components[0].name: found ['a']; expected a text"),
+        ("- {name: a, apply_irf: true}", "components[0] (a).apply_irf: found True; expected a map"),
+        ("- {name: a, apply_irf: [psf]}", "components[0] (a).apply_irf: found ['psf']"),
+        ("- {name: a, apply_irf: {psf: 1}}", "components[0] (a).apply_irf.psf: found 1; expected"),
+        (
+            "- {name: a, apply_irf: {psf: false}}",
+            "components[0] (a).apply_irf.psf: switching off a response is not supported",
+        ),
+        ("- {name: a, datasets_names: 5}", "components[0] (a).datasets_names: found 5; expected a"),
+        ("- {name: a, datasets_names: [[b]]}", "components[0] (a).datasets_names: found [['b']]"),
+        ("- {name: a, datasets_names: []}", "components[0] (a).datasets_names: found []"),
+        ("components: []\ncovariance: [x]", "covariance: found ['x']; expected the name of a file"),
+        (
+            "components: []\ncomponents: []",
+            "models: line 2, column 1: not valid YAML: the key 'components' is given twice, first "
+            "in line 1",
+        ),
         ("- {type: FoVBackgroundModel}", "components[0].datasets_names: found None"),
         (
             "- {type: SkyModel, temporal: {type: x}}",
@@ -288,6 +412,67 @@ def test_bad_yaml_is_one_message_with_its_place(text: str, message: str) -> None
     with pytest.raises(ModelError) as caught:
         Models.from_yaml(text)
     assert str(caught.value).startswith(message)
+
+
+def test_a_key_that_a_merge_brings_may_be_given_again() -> None:
+    models = Models.from_yaml(
+        """
+        components:
+        - &one {name: a, spatial: {type: point}, spectral: {type: pl}}
+        - &two {<<: *one, name: b}
+        - {<<: *two, name: c}
+        """
+    )
+    assert models.names == ["a", "b", "c"]
+
+
+def test_a_covariance_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    Models([source()]).write(path)
+    for content, reason in ((b"\xff", "not a text file"), (b"", "is not a table of 0")):
+        (tmp_path / "m_covariance.dat").write_bytes(content)
+        with pytest.raises(ModelError, match=rf"covariance: .*m_covariance\.dat .*{reason}"):
+            Models.read(path)
+
+
+def test_text_that_names_a_covariance_says_that_it_is_not_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Models.from_yaml("{components: [], covariance: m.dat}")
+    assert caplog.messages == [
+        "covariance: 'm.dat' is not read, because these models come from no file"
+    ]
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None)
+@given(place=st.integers(min_value=0), junk=JUNK)
+def test_no_value_breaks_the_reader_in_another_way(place: int, junk: Any) -> None:
+    """Wrong types ended in an AttributeError or a TypeError."""
+    models = Models([source("a"), FoVBackgroundModel(dataset_name="x")])
+    data = models.to_dict(full_output=True)
+    data["components"][0] |= {"apply_irf": {"psf": True}, "datasets_names": ["x"]}
+    places = list(holders(data))
+    holder, key = places[place % len(places)]
+    holder[key] = junk
+    with contextlib.suppress(ModelError):
+        Models.from_dict(data)
+
+
+def holders(data: Any) -> Any:
+    """Everything in nested lists and mappings: what it lies in, and its key there."""
+    if isinstance(data, (dict, list)):
+        for key in data if isinstance(data, dict) else range(len(data)):
+            yield data, key
+            yield from holders(data[key])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -176,7 +176,17 @@ def check_models(datasets: Sequence[DatasetLike], models: Models) -> None:
     names = [d.name for d in datasets]
     known = ", ".join(repr(n) for n in names) or "none"
     seen: dict[str, str] = {}
+    taken: set[str] = set()
     for model in models:
+        if model.name in taken:
+            raise ModelError(f"{model.name}: this name is used twice; each model needs its own")
+        taken.add(model.name)
+        for part in model.parts:
+            for owner in {p.owner for p in part.parameters} - {model.name}:
+                raise ModelError(
+                    f"{model.name}: its {part.kind} model is that of {owner!r} too; each model "
+                    "needs its own"
+                )
         wanted = model.datasets_names
         if wanted is not None and not set(wanted) & set(names):
             raise ModelError(

@@ -13,29 +13,39 @@ from astropy.table import Column, Table
 from ..errors import ModelError
 from .io import models_from_dict, models_from_yaml, models_to_dict, models_to_yaml, read_models
 from .io import write_models as write_files
-from .parameter import Parameter, Parameters
+from .parameter import Parameter, ParameterOwner, Parameters
 from .sky import Component, FoVBackgroundModel, SkyModel
 
 
 class _Components(traitlets.TraitType[Any, Any]):
-    """A tuple of components with different names."""
+    """A tuple of components with different names, and with no part in common."""
 
     def validate(self, obj: Any, value: Any) -> tuple[Component, ...]:
         components: list[Component] = []
         for item in value:
             if not isinstance(item, (SkyModel, FoVBackgroundModel)):
                 raise ModelError(f"models: {item!r} is neither a SkyModel nor a FoVBackgroundModel")
-            if any(item.name == other.name for other in components):
-                raise ModelError(f"{item.name}: this name is used twice; each model needs its own")
+            _check_name(components, item, item.name)
+            for part in item.parts:
+                _check_part(components, item, part)
             components.append(item)
         return tuple(components)
 
 
-_PARTS = ["spectral_model", "spatial_model"]
+def _check_name(components: Iterable[Component], item: Component, name: str) -> None:
+    if any(name == other.name for other in components):
+        if name != item.name:
+            raise ModelError(f"{item.name}: cannot be renamed to {name}: this name is taken")
+        raise ModelError(f"{name}: this name is used twice; each model needs its own")
 
 
-def _sky_models(components: Any) -> list[SkyModel]:
-    return [model for model in components or () if isinstance(model, SkyModel)]
+def _check_part(components: Iterable[Component], item: Component, part: ParameterOwner) -> None:
+    for other in components:
+        if any(part is found for found in other.parts):
+            raise ModelError(
+                f"{item.name}: its {part.kind} model is that of {other.name} too; each model needs "
+                "its own, such as copy() of a whole model has"
+            )
 
 
 class Models(traitlets.HasTraits):
@@ -48,13 +58,26 @@ class Models(traitlets.HasTraits):
     components = _Components(())
 
     @traitlets.observe("components")
-    def _follow_parts(self, change: Any) -> None:
-        for model in _sky_models(change["old"]):
-            model.unobserve(self._tell_new_part, _PARTS)
-        for model in _sky_models(change["new"]):
-            model.observe(self._tell_new_part, _PARTS)
+    def _join_components(self, change: Any) -> None:
+        for component in change["old"] or ():
+            component.collections.discard(self)
+        for component in change["new"]:
+            component.collections.add(self)
 
-    def _tell_new_part(self, change: Any) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for component in self.components:
+            component.collections.add(self)
+
+    def check_name(self, component: Component, name: str) -> None:
+        """Raise ModelError if another component has that name already."""
+        _check_name((c for c in self.components if c is not component), component, name)
+
+    def check_part(self, component: Component, part: ParameterOwner) -> None:
+        """Raise ModelError if another component has that spatial or spectral model."""
+        _check_part((c for c in self.components if c is not component), component, part)
+
+    def tell_new_part(self) -> None:
         """A source with another shape or spectrum is another list, for whoever watches it."""
         self.notify_change(
             traitlets.Bunch(

@@ -7,6 +7,7 @@ YAML itself reads as text. Whatever a file asks for and this package does not do
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,13 @@ import numpy as np
 import yaml
 
 from ..errors import ModelError
+from ..yaml_text import YamlProblem, load_yaml
 from .parameter import Parameter, ParameterOwner, Parameters
 from .sky import Component, FoVBackgroundModel, SkyModel
 from .spatial import SPATIAL_MODELS, SpatialModel
 from .spectral import SPECTRAL_MODELS, PowerLawNormSpectralModel, SpectralModel
+
+log = logging.getLogger(__name__)
 
 
 class ModelsLike(Protocol):
@@ -46,6 +50,7 @@ _IGNORED_PARAMETER_KEYS: tuple[str, ...] = (
     *("interp", "scale_method", "scale_transform"),
     *("scan_min", "scan_max", "scan_n_values", "scan_n_sigma", "scan_values"),
 )
+_RESPONSES = ("exposure", "psf", "edisp")
 _TOP_KEYS = ("components", "covariance", "metadata", "checksum")
 
 
@@ -67,16 +72,19 @@ def models_from_yaml(cls: type[M], text: str, path: str | Path | None = None) ->
     """
     prefix = f"{path}: " if path else ""
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f"line {place.line + 1}, column {place.column + 1}: " if place else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ModelError(f"{prefix}models: {where}not valid YAML: {problem}") from None
+        data = load_yaml(text)
+    except YamlProblem as error:
+        where = f"{error.place}: " if error.place else ""
+        raise ModelError(f"{prefix}models: {where}not valid YAML: {error}") from None
     try:
         models = models_from_dict(cls, data)
-        if isinstance(data, dict) and data.get("covariance") and path:
-            _read_covariance(models, Path(path).parent / str(data["covariance"]))
+        file = data.get("covariance") if isinstance(data, dict) else None
+        if file is not None and not (isinstance(file, str) and file.strip()):
+            raise ModelError(f"covariance: found {file!r}; expected the name of a file")
+        if file is not None and path:
+            _read_covariance(models, Path(path).parent / file)
+        elif file is not None:
+            log.warning("covariance: %r is not read, because these models come from no file", file)
     except ModelError as error:
         raise ModelError(f"{prefix}{error}") from None
     return models
@@ -146,40 +154,82 @@ def _component(data: Any, where: str) -> Component:
     if not isinstance(data, dict):
         raise ModelError(f"{where}: found {data!r}; expected a mapping with name, type and so on")
     name = data.get("name")
+    if name is not None and not _is_word(name):
+        raise ModelError(f"{where}.name: found {name!r}; expected a text")
     where = f"{where} ({name})" if name else where
-    for key, value in data.items():
-        if key == "temporal" and value:
-            raise ModelError(f"{where}.temporal: temporal models are not supported")
-        if key == "apply_irf" and not all((value or {}).values()):
-            raise ModelError(f"{where}.apply_irf: switching off a response is not supported")
+    if data.get("temporal"):
+        raise ModelError(f"{where}.temporal: temporal models are not supported")
+    _check_responses(data.get("apply_irf"), f"{where}.apply_irf")
     _known_keys(data, (*_COMPONENT_KEYS, "temporal", "apply_irf"), where)
     kinds: dict[str, type[Component]] = {
         **dict.fromkeys(SkyModel.tag, SkyModel),
         **dict.fromkeys(FoVBackgroundModel.tag, FoVBackgroundModel),
     }
     kind = data.get("type", "SkyModel")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ModelError(f"{where}.type: {_unknown(kind, [SkyModel.tag[0], 'FoVBackgroundModel'])}")
-    names = data.get("datasets_names")
-    names = [names] if isinstance(names, str) else names
-    if kinds[kind] is FoVBackgroundModel:
-        if data.get("spatial"):
-            raise ModelError(f"{where}.spatial: a spatial model of the background is not supported")
-        if not names or len(names) != 1:
-            raise ModelError(f"{where}.datasets_names: found {names!r}; expected one dataset name")
-        spectral = data.get("spectral")
-        norm = _part(spectral, SPECTRAL_MODELS, f"{where}.spectral") if spectral else None
-        if norm is not None and not isinstance(norm, PowerLawNormSpectralModel):
-            raise ModelError(f"{where}.spectral.type: expected PowerLawNormSpectralModel")
-        return FoVBackgroundModel(norm, str(names[0]), None if name is None else str(name))
+    names = _datasets_names(data.get("datasets_names"), f"{where}.datasets_names")
+    make = _background if kinds[kind] is FoVBackgroundModel else _source
+    try:
+        return make(data, None if name is None else str(name), names, where)
+    except ModelError as error:
+        raise ModelError(str(error) if where in str(error) else f"{where}: {error}") from None
+
+
+def _background(
+    data: dict[str, Any], name: str | None, names: list[str] | None, where: str
+) -> FoVBackgroundModel:
+    if data.get("spatial") is not None:
+        raise ModelError(f"{where}.spatial: a spatial model of the background is not supported")
+    if names is None or len(names) != 1:
+        raise ModelError(f"{where}.datasets_names: found {names!r}; expected one dataset name")
+    spectral = data.get("spectral")
+    norm = None if spectral is None else _part(spectral, SPECTRAL_MODELS, f"{where}.spectral")
+    if norm is not None and not isinstance(norm, PowerLawNormSpectralModel):
+        raise ModelError(f"{where}.spectral.type: expected PowerLawNormSpectralModel")
+    return FoVBackgroundModel(norm, names[0], name)
+
+
+def _source(
+    data: dict[str, Any], name: str | None, names: list[str] | None, where: str
+) -> SkyModel:
     for key in ("spectral", "spatial"):
-        if not data.get(key):
+        if data.get(key) is None:
             raise ModelError(f"{where}.{key}: missing; a source needs a {key} model")
     spectral = _part(data["spectral"], SPECTRAL_MODELS, f"{where}.spectral")
     if isinstance(spectral, PowerLawNormSpectralModel):
         raise ModelError(f"{where}.spectral.type: PowerLawNormSpectralModel is for backgrounds")
-    spatial = _part(data["spatial"], SPATIAL_MODELS, f"{where}.spatial")
-    return SkyModel(spectral, spatial, None if name is None else str(name), names)
+    return SkyModel(
+        spectral, _part(data["spatial"], SPATIAL_MODELS, f"{where}.spatial"), name, names
+    )
+
+
+def _check_responses(data: Any, where: str) -> None:
+    """Refuse to switch off a response; a file of Gammapy may say that all are on."""
+    if data is None:
+        return
+    if not isinstance(data, dict):
+        raise ModelError(f"{where}: found {data!r}; expected a mapping such as {{psf: true}}")
+    _known_keys(data, _RESPONSES, where)
+    for key, value in data.items():
+        if value is False:
+            raise ModelError(f"{where}.{key}: switching off a response is not supported")
+        if value is not True:
+            raise ModelError(f"{where}.{key}: found {value!r}; expected true")
+
+
+def _datasets_names(data: Any, where: str) -> list[str] | None:
+    if data is None:
+        return None
+    names = data if isinstance(data, list) else [data]
+    if not names or not all(map(_is_word, names)) or isinstance(data, (int, float)):
+        raise ModelError(f"{where}: found {data!r}; expected a dataset name, or a list of them")
+    return [str(name) for name in names]
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is a text, or a number that YAML made of one."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def _part(data: Any, registry: list[Any], where: str) -> Any:
@@ -190,18 +240,22 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
         tag: cls for cls in registry for tag in cls.tag
     }
     kind = data.get("type")
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         raise ModelError(f"{where}.type: {_unknown(kind, [cls.tag[0] for cls in registry])}")
-    cls = classes[str(kind)]
+    cls = classes[kind]
     spatial = issubclass(cls, SpatialModel)
     _known_keys(data, ("type", "parameters", *(("frame",) if spatial else ())), where)
-    entries = data.get("parameters") or []
+    entries = data.get("parameters")
+    entries = [] if entries is None else entries
     if not isinstance(entries, list):
         raise ModelError(f"{where}.parameters: found {entries!r}; expected a list")
     try:
-        values: dict[str, Any] = dict(
-            _parameter(item, cls, f"{where}.parameters[{i}]") for i, item in enumerate(entries)
-        )
+        values: dict[str, Any] = {}
+        for i, item in enumerate(entries):
+            name, parameter = _parameter(item, cls, f"{where}.parameters[{i}]")
+            if name in values:
+                raise ModelError(f"{where}.parameters[{i}] ({name}): this parameter is given twice")
+            values[name] = parameter
         if spatial:
             values["frame"] = str(data.get("frame", "icrs"))
         return cls(**values)
@@ -217,11 +271,13 @@ def _parameter(data: Any, cls: type[ParameterOwner], where: str) -> tuple[str, P
         raise ModelError(f"{where}.name: {_unknown(name, list(fields))}")
     where = f"{where} ({name})"
     for key in ("link", "prior"):
-        if data.get(key):
+        if data.get(key) not in (None, "", {}, []):
             raise ModelError(f"{where}.{key}: not supported yet")
     _known_keys(data, (*_PARAMETER_KEYS, *_IGNORED_PARAMETER_KEYS, "link", "prior"), where)
     field = fields[name]
     unit = data.get("unit")
+    if unit is not None and not isinstance(unit, str):
+        raise ModelError(f"{where}.unit: found {unit!r}; expected a text such as deg")
     frozen = data.get("frozen", field.frozen)
     if not isinstance(frozen, bool):
         raise ModelError(f"{where}.frozen: found {frozen!r}; expected true or false")
@@ -313,9 +369,11 @@ def _read_covariance(models: ModelsLike, path: Path) -> None:
     """Set the covariance from a file; parameters that it does not name keep their error."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ModelError(f"covariance: {path} cannot be read: {error.strerror}") from None
-    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line]
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise ModelError(f"covariance: {path} cannot be read: {reason}") from None
+    lines = [line.strip() for line in lines if line.strip()]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     try:
         names = [row[0] for row in rows[1:]]
         matrix = np.array([[float(cell) for cell in row[1:]] for row in rows[1:]])
@@ -323,7 +381,7 @@ def _read_covariance(models: ModelsLike, path: Path) -> None:
             raise ValueError("not square")
     except (IndexError, ValueError) as error:
         raise ModelError(
-            f"covariance: {path} is not a table of {len(rows) - 1} parameters ({error})"
+            f"covariance: {path} is not a table of {max(len(rows) - 1, 0)} parameters ({error})"
         ) from None
     known = dict(zip(_parameter_paths(models), models.parameters, strict=True))
     here = [i for i, name in enumerate(names) if name in known]

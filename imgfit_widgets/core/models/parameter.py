@@ -172,7 +172,7 @@ class Parameter(traitlets.HasTraits):
             raise ModelError(
                 f"{self.label}: {trait} {str(value)!r} cannot be converted to '{self.unit}'"
             ) from None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             unit = f" in '{self.unit_text}'" if self.unit_text else ""
             raise ModelError(
                 f"{self.label}: {trait} {value!r} is not a number; expected one{unit}"

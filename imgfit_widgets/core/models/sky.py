@@ -5,8 +5,9 @@ background of one dataset. `collection` gathers them.
 from __future__ import annotations
 
 import uuid
+import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import traitlets
 
@@ -18,25 +19,79 @@ from .spectral import PowerLawNormSpectralModel, SpectralModel
 __all__ = ["Component", "FoVBackgroundModel", "SkyModel"]
 
 
-class _NamedModel(traitlets.HasTraits):
-    """What components share: a name that their parameters carry in messages."""
+class Collection(Protocol):
+    """What a component asks and tells the collections that it is in."""
 
-    name = traitlets.Unicode()
+    def check_name(self, component: Any, name: str) -> None:
+        """Raise ModelError if another component has that name."""
+
+    def check_part(self, component: Any, part: ParameterOwner) -> None:
+        """Raise ModelError if another component has that part."""
+
+    def tell_new_part(self) -> None:
+        """A component has another shape or spectrum."""
+
+
+class _Name(traitlets.TraitType[Any, Any]):
+    """A text that no other component of a collection has."""
+
+    def validate(self, obj: Any, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            old = obj._trait_values.get(self.name) or "model"
+            raise ModelError(
+                f"{old}: name {value!r} cannot be used; expected at least one character"
+            )
+        for collection in obj.collections:
+            collection.check_name(obj, value)
+        return value
+
+
+class _Part(traitlets.TraitType[Any, Any]):
+    """A spectral or spatial model that no other component of a collection has."""
+
+    def __init__(self, kind: type[ParameterOwner], expected: str) -> None:
+        super().__init__(default_value=None, allow_none=True)
+        self.kind = kind
+        self.expected = expected
+
+    def set(self, obj: Any, value: Any) -> None:
+        # None only stands for what the constructor has not set yet.
+        super().set(obj, self.validate(obj, value))
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if not isinstance(value, self.kind):
+            raise ModelError(f"{obj.name}: {self.name} {value!r} is {self.expected}")
+        for collection in obj.collections:
+            collection.check_part(obj, value)
+        return value
+
+
+class _NamedModel(traitlets.HasTraits):
+    """What components share: a name that their parameters carry in messages, and parts.
+
+    ``collections`` are those that the component is in. They are held weakly: a collection that was
+    made for a moment leaves nothing behind.
+    """
+
+    name = _Name("")
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.collections: weakref.WeakSet[Collection] = weakref.WeakSet()
         self.name = name
 
-    @property
-    def _parts(self) -> tuple[ParameterOwner, ...]:
-        raise NotImplementedError
+    # Pickled or deeply copied, a component leaves its collections; a collection takes it in again.
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "collections"}
 
-    @traitlets.validate("name")
-    def _check_name(self, proposal: dict[str, Any]) -> str:
-        name = proposal["value"]
-        if not name.strip():
-            raise ModelError("model name: expected at least one character, got an empty text")
-        return str(name)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.collections = weakref.WeakSet()
+
+    @property
+    def parts(self) -> tuple[ParameterOwner, ...]:
+        """The spectral and, of a source, the spatial model."""
+        raise NotImplementedError
 
     @traitlets.observe("name")
     def _pass_name_on(self, change: Any) -> None:
@@ -46,7 +101,7 @@ class _NamedModel(traitlets.HasTraits):
     @property
     def parameters(self) -> Parameters:
         """All parameters, the spectral ones first."""
-        return Parameters(p for part in self._parts for p in part.parameters)
+        return Parameters(p for part in self.parts for p in part.parameters)
 
     @property
     def frozen(self) -> bool:
@@ -60,6 +115,12 @@ class _NamedModel(traitlets.HasTraits):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
+    def _tell_new_part(self, change: Any) -> None:
+        for parameter in change["new"].parameters:
+            parameter.owner = self.name
+        for collection in tuple(self.collections):
+            collection.tell_new_part()
+
     def _header(self) -> list[tuple[str, str]]:
         raise NotImplementedError
 
@@ -69,20 +130,6 @@ class _NamedModel(traitlets.HasTraits):
         lines.append("  Parameters:")
         lines += [_parameter_line(p) for p in self.parameters]
         return "\n".join(lines) + "\n"
-
-
-class _Part(traitlets.TraitType[Any, Any]):
-    """A spectral or spatial model of a source."""
-
-    def __init__(self, kind: type[ParameterOwner], expected: str) -> None:
-        super().__init__(default_value=None, allow_none=True)
-        self.kind = kind
-        self.expected = expected
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        if not isinstance(value, self.kind):
-            raise ModelError(f"{obj.name}: {self.name} {value!r} is {self.expected}")
-        return value
 
 
 class SkyModel(_NamedModel):
@@ -118,14 +165,13 @@ class SkyModel(_NamedModel):
         self.datasets_names = _names_list(datasets_names)
 
     @property
-    def _parts(self) -> tuple[ParameterOwner, ...]:
+    def parts(self) -> tuple[ParameterOwner, ...]:
         parts = (self.spectral_model, self.spatial_model)
         return tuple(part for part in parts if part is not None)
 
     @traitlets.observe("spectral_model", "spatial_model")
-    def _name_new_part(self, change: Any) -> None:
-        for parameter in change["new"].parameters:
-            parameter.owner = self.name
+    def _part_changed(self, change: Any) -> None:
+        self._tell_new_part(change)
 
     @property
     def position(self) -> Any:
@@ -178,6 +224,11 @@ class FoVBackgroundModel(_NamedModel):
 
     tag = ("FoVBackgroundModel", "fov-bkg")
 
+    spectral_model = _Part(
+        PowerLawNormSpectralModel,
+        "not supported for a background; expected a PowerLawNormSpectralModel",
+    )
+
     def __init__(
         self,
         spectral_model: SpectralModel | None = None,
@@ -186,19 +237,17 @@ class FoVBackgroundModel(_NamedModel):
     ) -> None:
         if not dataset_name:
             raise ModelError("FoVBackgroundModel: dataset_name is missing; whose background is it?")
-        spectral = PowerLawNormSpectralModel() if spectral_model is None else spectral_model
-        if not isinstance(spectral, PowerLawNormSpectralModel):
-            raise ModelError(
-                f"{name or dataset_name + '-bkg'}: spectral model {type(spectral).__name__} is not "
-                "supported for a background; expected PowerLawNormSpectralModel"
-            )
-        self.spectral_model = spectral
-        self.datasets_names = [dataset_name]
         super().__init__(name or f"{dataset_name}-bkg")
+        self.datasets_names = [dataset_name]
+        self.spectral_model = spectral_model or PowerLawNormSpectralModel()
 
     @property
-    def _parts(self) -> tuple[ParameterOwner, ...]:
-        return (self.spectral_model,)
+    def parts(self) -> tuple[ParameterOwner, ...]:
+        return () if self.spectral_model is None else (self.spectral_model,)
+
+    @traitlets.observe("spectral_model")
+    def _part_changed(self, change: Any) -> None:
+        self._tell_new_part(change)
 
     @property
     def dataset_name(self) -> str:
