@@ -264,6 +264,17 @@ def test_source_ts_is_the_loss_without_it(drawn: Any) -> None:
     assert result.ts["src"].sigma < np.sqrt(result.ts["src"].ts)
 
 
+def test_a_source_without_a_free_parameter_has_no_significance(drawn: Any) -> None:
+    """It had one of 0.0 sigma, however large its ts."""
+    models = toy_models()
+    models["src"].freeze()
+    result = Fit().solve(drawn, models)
+    found = result.ts["src"]
+    assert (found.dof, found.ts > 100, np.isnan(found.sigma)) == (0, True, True)
+    assert json.loads(json.dumps(result.to_dict()))["ts"]["src"]["sigma"] is None
+    assert "significant" not in result.message
+
+
 def test_steps_and_progress_are_reported_and_a_cancel_passes(drawn: Any) -> None:
     steps: list[FitStep] = []
     fractions: list[float] = []

@@ -478,7 +478,7 @@ class _Minimisation:
         for model in self.evaluator.models.sky_models:
             dof = sum(name == model.name for name, _ in self.evaluator.names)
             ts = self.solver.solve(p, [model.name]).stat - stat
-            found[model.name] = SourceTS(float(ts), dof, sigma_of(ts, dof))
+            found[model.name] = SourceTS(float(ts), dof, sigma_of(ts, dof) if dof else np.nan)
         return found
 
     def _rows(self, x: np.ndarray, errors: np.ndarray) -> tuple[dict[str, Any], ...]:

@@ -29,7 +29,7 @@ class SourceTS:
 
     ``ts`` is the statistic without it (other amplitudes and norms re-solved) minus the one with it,
     ``dof`` the number of its free parameters, ``sigma`` the equivalent significance if ts followed
-    chi2(dof).
+    chi2(dof); NaN for a source without a free parameter, whose ts says nothing of chance.
     """
 
     ts: float
