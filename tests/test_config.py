@@ -118,6 +118,8 @@ BAD = [
     ("datasets.geom.wcs.binsize", "nan deg", "not a finite number"),
     ("datasets.geom.wcs.binsize", [1, 2] * u.deg, "a single number"),
     ("datasets.geom.wcs.binsize", None, "expected an angle"),
+    ("datasets.geom.wcs.binsize", 10**400, "expected an angle"),
+    ("observations.obs_time.start", {"a": 1}, "a date and time"),
     ("datasets.geom.wcs.binsize", "wide", "expected an angle"),
     ("datasets.geom.wcs.skydir.lat", "91 deg", "from -90 to 90 deg"),
     ("datasets.geom.wcs.skydir.frame", "galctic", "did you mean 'galactic'"),
@@ -257,6 +259,7 @@ UNSUPPORTED = [
     ("datasets.safe_mask.parameters", {"aeff_percent": 10}, "has no use"),
     ("datasets.geom.wcs.skydir.lon", "", "not set"),
     ("datasets.geom.axes.energy.nbins", "", "not set"),
+    ("datasets.safe_mask.parameters", {"offset_max": 10**400}, "expected an angle"),
     ("datasets.geom.wcs.binsize", "9 deg", "less than one pixel"),
     ("datasets.geom.wcs.binsize", "0.01 arcsec", "larger pixels"),
 ]
@@ -345,6 +348,13 @@ def test_a_wrong_log_setting_is_refused_by_name(
         config.set_logging()
     assert str(caught.value).startswith(f"general.log.{key}: ")
     assert reason in str(caught.value)
+
+
+def test_a_number_beyond_all_floats_is_too_many_bins() -> None:
+    config = built_by_attributes()
+    config.datasets.geom.axes.energy.nbins = 10**400
+    with pytest.raises(ConfigError, match=r"binsize: .* fewer bins"):
+        config.check_supported()
 
 
 def test_a_value_changed_in_place_is_caught_at_use() -> None:

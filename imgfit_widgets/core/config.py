@@ -513,7 +513,8 @@ class AnalysisConfig(Section):
                     f"{wcs.width.path_of(name)}: {length} is less than one pixel of {wcs.binsize}"
                 )
         pixels = float(size[0] / wcs.binsize) * float(size[1] / wcs.binsize)
-        bins = pixels * max(axes.energy.nbins, axes.energy_true.nbins)
+        bands = max(axes.energy.nbins, axes.energy_true.nbins)
+        bins = pixels * min(bands, MAX_BINS)  # a number of any size may stand in a file
         if bins > MAX_BINS:
             raise ConfigError(
                 f"{wcs.path_of('binsize')}: {wcs.binsize} makes maps of {bins:.1e} bins, "
@@ -534,7 +535,7 @@ class AnalysisConfig(Section):
                 )
             try:
                 good = u.Quantity(value).to_value("deg") > 0
-            except (ValueError, TypeError, u.UnitsError):
+            except (ValueError, TypeError, OverflowError, u.UnitsError):
                 good = False
             if not good:
                 raise ConfigError(

@@ -66,7 +66,7 @@ class Value(TraitType[Any, Any]):
             return None
         try:
             return self.parse(value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             reason = f" ({error})" if str(error) else ""
             shown = repr(str(value)) if isinstance(value, (str, u.Quantity)) else repr(value)
             problem = f"{shown} cannot be used{reason}; expected {self.expected}"
@@ -313,6 +313,8 @@ class Instant(Value):
     def parse(self, value: Any) -> Time:
         if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
             value = value.isoformat()
+        if isinstance(value, Mapping):
+            raise ValueError
         return Time(value)
 
     def plain(self, value: Any) -> Any:
