@@ -69,6 +69,28 @@ def test_exposure_in_a_wrong_unit_is_refused(file):
         MapDataset.read(file)
 
 
+def test_a_truncated_gzipped_event_file_is_named_as_such(demo_store, tmp_path):
+    """It was once said to have no HDU EVENTS."""
+    import gzip
+    import shutil
+
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    index = DataStore.from_dir(store)
+    path = index.obs(index.obs_ids[0]).hdus["events"].path
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert content[:2] == gzip.compress(b"")[:2]
+    with pytest.raises(DataError, match=r"cannot be read to its end; the file is truncated"):
+        _ = index.obs(index.obs_ids[0]).events
+
+
+def test_runs_that_nobody_named_are_explained(gammapy_data):
+    store = DataStore.from_dir(gammapy_data / "cta-1dc/index/gps")
+    with pytest.raises(DataError, match=r"111630.*no runs were named, so all 4 of the index"):
+        store.get_observations()
+
+
 @pytest.mark.parametrize("name", ["BACKGROUND", "MASK_SAFE", "EXPOSURE"])
 def test_maps_of_other_pixels_are_refused(file, name):
     fits.setval(file, "CRVAL1", value=31.0, extname=name)

@@ -31,7 +31,7 @@ from .errors import DataError
 from .irf.aeff import EffectiveAreaTable2D
 from .irf.background import Background3D
 from .irf.edisp import EnergyDispersion2D
-from .irf.io import FITS_ERRORS, READERS, Irf, find_hdu, open_fits, read_irf
+from .irf.io import FITS_ERRORS, READERS, Irf, find_hdu, open_fits, read_irf, refuse_truncated
 from .irf.psf import MultiGaussPSF
 from .paths import expand_path
 
@@ -385,8 +385,15 @@ class DataStore:
     ) -> Observations:
         """Some observations, or all that the index lists."""
         required = tuple(required_irf)
-        wanted = list(self.obs_ids if obs_ids is None else obs_ids)
-        return Observations(self.obs(int(obs_id), required) for obs_id in wanted)
+        if obs_ids is not None:
+            return Observations(self.obs(int(obs_id), required) for obs_id in obs_ids)
+        try:
+            return Observations(self.obs(obs_id, required) for obs_id in self.obs_ids)
+        except DataError as error:
+            raise DataError(
+                f"{error} (no runs were named, so all {len(self.obs_ids)} of the index were taken; "
+                "name some in observations.obs_ids)"
+            ) from error
 
 
 def _read_table(path: Path, hdu_name: str | int) -> tuple[Any, fits.Header]:
@@ -404,9 +411,8 @@ def _read_table(path: Path, hdu_name: str | int) -> tuple[Any, fits.Header]:
             except (*FITS_ERRORS, AstropyUserWarning, AttributeError) as error:
                 if isinstance(error, DataError):
                     raise
-                raise DataError(
-                    f"{where}: cannot be read; is the file truncated? ({error})"
-                ) from error
+                refuse_truncated(path)
+                raise DataError(f"{where}: cannot be read; the file is damaged") from error
             if data is None or data.dtype.names is None:
                 raise DataError(f"{where}: holds no table")
             if rows and header.get("NAXIS2") != rows:

@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +24,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from .data import GTI, RunInfo
 from .errors import DataError
 from .irf.edisp import EDispKernelMap
-from .irf.io import FITS_ERRORS, open_fits
+from .irf.io import FITS_ERRORS, open_fits, refuse_truncated
 from .irf.psf import PSF_WIDTHS, RAD_BOUNDS, PSFMap
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
 
@@ -229,7 +228,9 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
         Naming the file and the HDU that is missing or cannot be used.
     """
     source = Path(path)
-    _refuse_truncated(source)
+    if source.suffix == ".gz" and source.is_file():
+        # Else the HDUs before a cut would be taken for the whole file.
+        refuse_truncated(source)
     with warnings.catch_warnings():
         warnings.simplefilter("error", AstropyUserWarning)
         warnings.simplefilter("ignore", FITSFixedWarning)
@@ -240,24 +241,8 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
             except DataError:
                 raise
             except (*FITS_ERRORS, AttributeError, AstropyUserWarning) as error:
-                raise DataError(
-                    f"{source} [{reader.current}]: cannot be read; is the file truncated? ({error})"
-                ) from error
-
-
-def _refuse_truncated(path: Path) -> None:
-    """Unpack a gzipped file to its end; astropy takes the HDUs before a cut for the whole file."""
-    if not path.is_file():
-        return
-    try:
-        with path.open("rb") as file:
-            if file.read(2) != b"\x1f\x8b":
-                return
-        with gzip.open(path) as packed:
-            while packed.read(1 << 20):
-                pass
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read; is the file truncated? ({error})") from error
+                refuse_truncated(source)
+                raise DataError(f"{source} [{reader.current}]: cannot be read ({error})") from error
 
 
 class _Reader:

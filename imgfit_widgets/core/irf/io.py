@@ -6,9 +6,11 @@ be trusted with it. To add a format, append its reader to `READERS`.
 
 from __future__ import annotations
 
-import itertools
+import gzip
 import logging
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,26 +171,39 @@ def _factor(table: IrfTable, name: str, unit: str, expected: str) -> float:
 
 def open_fits(path: Path) -> fits.HDUList:
     """Open a FITS file read-only, with one clear error when it cannot be."""
-    if not path.exists():
+    if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         return fits.open(path, memmap=False, lazy_load_hdus=True)
     except FITS_ERRORS as error:
-        raise DataError(f"{path}: not a readable FITS file ({error})") from error
+        raise DataError(f"{path}: not a FITS file, or a damaged one") from error
 
 
 def find_hdu(hdus: fits.HDUList, path: Path, name: str) -> Any:
     """An HDU by its name, whatever its case; reads no further than it."""
-    seen = []
-    try:
-        for index in itertools.count():
-            hdu = hdus[index]
+    seen: list[str] = []
+    with suppress(*FITS_ERRORS):
+        # Until there is no further HDU, which is an IndexError.
+        while True:
+            hdu = hdus[len(seen)]
             if hdu.name.upper() == name.strip().upper():
                 return hdu
             seen.append(hdu.name or "PRIMARY")
-    except FITS_ERRORS as error:
-        raise DataError(f"{path}: no HDU {name!r}; there are {', '.join(seen)}") from error
-    raise AssertionError("unreachable")
+    refuse_truncated(path)
+    raise DataError(f"{path}: no HDU {name!r}; there are {', '.join(seen)}")
+
+
+def refuse_truncated(path: Path) -> None:
+    """DataError if a file cannot be read to its end (FITS comes in blocks of 2880 bytes)."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            size = 0
+            while block := file.read(1 << 20):
+                size += len(block)
+    except (OSError, EOFError, zlib.error):
+        size = -1
+    if size % 2880:
+        raise DataError(f"{path}: cannot be read to its end; the file is truncated")
 
 
 def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
@@ -217,7 +232,8 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
         try:
             columns, row = hdu.columns, hdu.data[0]
         except (*FITS_ERRORS, AttributeError) as error:
-            raise DataError(f"{where}: cannot be read; is the file truncated? ({error})") from error
+            refuse_truncated(path)
+            raise DataError(f"{where}: cannot be read; the file is damaged") from error
         if str(hdu.header.get("HDUCLAS3", "")).strip().upper() == "POINT-LIKE":
             raise DataError(
                 f"{where}: is a point-like response (HDUCLAS3), from which no image can be made"
