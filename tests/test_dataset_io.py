@@ -110,6 +110,13 @@ def test_values_that_are_not_finite_are_refused_inside_the_mask_and_zero_outside
         MapDataset.read(file)
 
 
+def test_negative_counts_are_refused(file):
+    with fits.open(file, mode="update") as hdus:
+        hdus["COUNTS"].data[0, 50, 50] = -1.0
+    with pytest.raises(DataError, match=r"\[COUNTS\]: holds negative values"):
+        MapDataset.read(file)
+
+
 def test_runs_of_several_telescopes_keep_their_names(dataset, tmp_path):
     runs = tuple(
         RunInfo(number, telescope, 10.0, 20.0, 100.0)

@@ -138,6 +138,23 @@ def test_a_point_fitted_as_gaussian_gives_one_small_size_with_an_error() -> None
         assert found[0].total_stat == pytest.approx(found[1].total_stat, abs=0.01)
 
 
+def test_a_size_that_is_none_is_named_as_such() -> None:
+    """A green fit once showed sigma 0.000 +/- 0.020 without a word."""
+    dataset = counts_of(toy_dataset(), toy_models(amplitude=5e-11))
+    result = Fit().solve(dataset, toy_models(sigma=0.1))
+    assert result.success
+    assert "need not be extended: its sigma is compatible with 0" in result.message
+    extended = counts_of(toy_dataset(), toy_models(sigma=0.2, amplitude=5e-11))
+    assert "need not be extended" not in Fit().solve(extended, toy_models(sigma=0.1)).message
+
+
+def test_a_deficit_is_named_as_such() -> None:
+    dataset = counts_of(toy_dataset(), toy_models(amplitude=-1e-12))
+    result = Fit().solve(dataset, toy_models())
+    assert result.value(toy_models().sky_models[0].name, "amplitude") < 0
+    assert "has a negative flux" in result.message
+
+
 def test_longitude_beyond_360_stays_on_its_side(drawn: Any) -> None:
     values = [Fit().solve(drawn, toy_models(lon)).value("src", "lon_0") for lon in (0.05, 360.05)]
     assert values[1] == pytest.approx(values[0] + 360, abs=1e-6)

@@ -287,6 +287,8 @@ class _Reader:
         for key in ("counts", "background"):
             if key in parts:
                 parts[key] = self.finite(key.upper(), parts[key], safe)
+        if np.any(parts["counts"].data < 0):
+            raise DataError(f"{self.path} [COUNTS]: holds negative values; expected counted events")
         if "exposure" in parts:
             # Not finite beyond the projection, where nothing was seen.
             exposure = parts["exposure"]

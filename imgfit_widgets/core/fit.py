@@ -347,7 +347,7 @@ class _Minimisation:
             if name == "sigma":  # the shape depends on sigma squared only
                 x[i] = self._mirrored(i, x[i], covariance)
         ts = self._significances(x, stat)
-        message = reason or self._praise(held, ts)
+        message = reason or self._praise(x, errors, held, ts)
         for array in (x, errors, covariance):
             array.flags.writeable = False
         return FitResult(
@@ -462,11 +462,24 @@ class _Minimisation:
             return "The fit met values that are not finite; start closer to a source"
         return ""
 
-    def _praise(self, held: np.ndarray, ts: dict[str, SourceTS]) -> str:
-        at = [f"{m}.{n}" for (m, n), h in zip(self.evaluator.names, held, strict=True) if h]
+    def _praise(
+        self, x: np.ndarray, errors: np.ndarray, held: np.ndarray, ts: dict[str, SourceTS]
+    ) -> str:
+        """That it worked, and what of the result must not be taken at its face value."""
+        names = self.evaluator.names
+        at = [f"{m}.{n}" for (m, n), h in zip(names, held, strict=True) if h]
         text = "Optimization terminated successfully."
         if at:
             text += f" At its limit, so without an error: {', '.join(at)}."
+        for (model, name), value, error in zip(names, x, errors, strict=True):
+            if name == "sigma" and value < 2.0 * error:
+                text += (
+                    f" {model} need not be extended: its sigma is compatible with 0, "
+                    "so a point describes it as well."
+                )
+            source = self.evaluator.models[model]
+            if isinstance(source, SkyModel) and name == source.linear_parameter.name and value < 0:
+                text += f" {model} has a negative flux: a deficit, not a source."
         for name, found in ts.items():
             if found.dof and found.sigma < 3.0:
                 text += f" {name} is not significant here ({found.sigma:.1f} sigma)."
