@@ -339,6 +339,8 @@ class WorkbenchPage:
 
     def press(self, css: str) -> None:
         """Press a button, once it can be pressed."""
+        if css.startswith((".imgfit-config", ".imgfit-reduce")):
+            self.open_configuration()
         self.find(css).first.click()
 
     def words(self, css: str) -> str:
@@ -545,8 +547,16 @@ class WorkbenchPage:
 
     # -- configuration --------------------------------------------------------------------------
 
+    def open_configuration(self) -> None:
+        """Unfold the configuration, if it is folded away."""
+        fold = self.find(".imgfit-header .imgfit-fold")
+        if fold.count() and not self.find(".imgfit-config").count():
+            fold.first.click()
+            expect(self.find(".imgfit-config")).to_have_count(1)
+
     def form_row(self, label: str) -> Locator:
         """A line of the configuration's form, by its label."""
+        self.open_configuration()
         words = self.page.locator(".imgfit-label span", has_text=re.compile(rf"^{label}$"))
         return self.find(".imgfit-config .imgfit-form-row").filter(has=words)
 

@@ -87,7 +87,7 @@ class MapPanel(widgets.VBox):
         self.radius = widgets.BoundedFloatText(
             value=RADIUS, min=0.0, max=5.0, step=0.02, tooltip="Correlation radius in degrees"
         )
-        self._radius_box = row(text("radius"), self.radius, text("°"), classes="imgfit-map-radius")
+        self._radius_box = row(text("r"), self.radius, text("°"), classes="imgfit-map-radius")
         self.colours = _select(list(palette.COLOUR_MAPS), "Colour map", "imgfit-map-colours")
         self.stretch = _select(list(palette.STRETCHES), "Stretch", "imgfit-map-stretch")
         self.cut = _select([BY_HAND], "Values of the first and the last colour", "imgfit-map-cut")

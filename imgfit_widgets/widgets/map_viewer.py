@@ -31,12 +31,13 @@ from .style import Panel, escape, row, show, source_colour, text
 FloatArray = NDArray[np.float64]
 
 HINTS = {
-    "navigate": "Drag to pan, turn the wheel to zoom, click a source to select it.",
-    "edit": "Drag a source to move it, its square to size it; fluxes follow.",
-    "add": "Click where the source should be, then drag it if you like. Esc leaves this mode.",
+    "navigate": "Drag pans, wheel zooms, click selects.",
+    "edit": "Drag a source, or its square to size it.",
+    "add": "Click to place a source. Esc leaves.",
     "box": "Draw a box around what you want to see.",
-    "contrast": "Drag: sideways for bias, upwards for contrast. A double click resets.",
+    "contrast": "Drag ↔ bias, ↕ contrast. Double click resets.",
 }
+REDUCING = "<h3>Reducing the data…</h3>The maps will appear here."
 NO_DATA = (
     "<h3>No sky map yet</h3>Choose observations and the geometry of the map, then press "
     "<b>Reduce</b>: counts, background and exposure will appear here. Add sources with a click, "
@@ -146,11 +147,13 @@ class MapViewer(Panel):
         self.main.figure.observe(self._show_hint, "tool")
         session.observe(self._show_hint, ["mode", "error"])
         session.observe(self._dataset_changed, ["datasets", "dataset_name"])
+        session.task.observe(self._show_empty, "status")
         session.observe(self._preview_changed, "preview")
         session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
         session.observe(self._view_opened, "view")
         session.models.observe(self._follow_models, "components")
         self._follow_models()
+        self._show_empty()
         self._dataset_changed()
         self._show_hint()
 
@@ -169,6 +172,10 @@ class MapViewer(Panel):
                 panel.set_geom(geom)
         self._queue.post(self._redraw, newest="maps")
         self._sources_changed()
+
+    def _show_empty(self, _: object = None) -> None:
+        task = self.session.task
+        self._empty.value = REDUCING if task.running and task.kind == "reduce" else NO_DATA
 
     def _preview_changed(self, _: object) -> None:
         self._queue.post(self._follow_preview, newest="preview")

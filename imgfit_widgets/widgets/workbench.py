@@ -32,6 +32,9 @@ from .style import (
 class Workbench(Panel):
     """All panels, laid out in three columns that wrap where there is less room.
 
+    The maps get the room of the configuration while there are data or a reduction runs: then it is
+    folded away behind its button in the header. A first reduction that fails opens it.
+
     Parameters
     ----------
     source : path, YAML text, AnalysisConfig, MapDataset, Datasets or Session, optional
@@ -57,6 +60,13 @@ class Workbench(Panel):
         parts = [self.header, ErrorBar(session), *([About(about)] if about else []), self.columns]
         super().__init__(session, parts, "imgfit-workbench")
         self.header.configuration.observe(self._fold, "value")
+        self.header.configuration.value = session.datasets is None and not session.task.running
+        session.task.observe(self._task_ended, "status")
+
+    def _task_ended(self, change: Any) -> None:
+        """Open the configuration where there is nothing else to go on with."""
+        if change.new in ("failed", "cancelled") and self.session.datasets is None:
+            self.header.configuration.value = True
 
     def _fold(self, change: Any) -> None:
         """Give the maps the room of the configuration, or take it back."""
