@@ -150,6 +150,9 @@ def test_a_size_that_is_none_is_named_as_such() -> None:
 
 def test_a_deficit_is_named_as_such() -> None:
     dataset = counts_of(toy_dataset(), toy_models(amplitude=-1e-12))
+    with pytest.raises(FitError, match="negative somewhere"):
+        Fit().solve(dataset, toy_models())
+    dataset = with_counts(dataset, np.maximum(dataset.counts.data, 0.0))
     result = Fit().solve(dataset, toy_models())
     assert result.value(toy_models().sky_models[0].name, "amplitude") < 0
     assert "has a negative flux" in result.message

@@ -96,6 +96,9 @@ class Fit:
             raise FitError("fit: there is no dataset")
         if not any(np.any(d.counts.data[... if d.mask is None else d.mask]) for d in group):
             raise FitError("fit: no counts in the bins to fit; widen the fit range or the mask")
+        for dataset in group:
+            if np.any(dataset.counts.data < 0):
+                raise FitError(f"fit: the counts of dataset {dataset.name} are negative somewhere")
         if models is None or not len(models):
             raise FitError("fit: there is no model; add a source or a background model first")
         evaluator = Evaluator(group, models)
