@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from .core.dataset import Datasets
-from .core.errors import ImgfitError
+from .core.errors import ImgfitError, ModelError
 from .core.fit import LiveLikelihood, LiveState
 from .core.models import Models
 
 
 class Preview:
-    """Gives the `LiveState` of models on datasets; compiles anew only when that is needed."""
+    """Gives the `LiveState` of models on datasets; compiles anew only when that is needed.
+
+    Sources off the map are left out, so that the others still count; ``problem`` says so.
+    """
 
     def __init__(self) -> None:
         self._key: _Key | None = None
         self._likelihood: LiveLikelihood | None = None
         self._shown: object = None
         self._state: LiveState | None = None
+        self._off: list[str] = []
+        self.problem = ""
 
     def state(self, datasets: Datasets | None, models: Models, selected: str) -> LiveState | None:
         """The state of the parameters as they are; None where they have no likelihood."""
         if datasets is None or not len(models):
+            self.problem = ""
             return None
         name = selected if selected in [model.name for model in models.sky_models] else None
         try:
             likelihood = self._compiled(datasets, models)
             if self._state is None or self._shown != name:
                 self._state, self._shown = likelihood.update(name, resolve=False), name
-        except ImgfitError:
-            self._state = None
+        except ImgfitError as error:
+            self._state, self.problem = None, str(error)
         return self._state
 
     def move(
@@ -41,10 +47,22 @@ class Preview:
             A value is refused; then none is changed.
         """
         likelihood = self._compiled(datasets, models)
+        shape = models[name].spatial_model.parameters
+        before = {parameter: shape[parameter].value for parameter in values}
         self._key = None  # until models and likelihood agree again
-        for parameter, value in values.items():
-            models[name].spatial_model.parameters[parameter].value = value
-        state = likelihood.update(name, **values)
+        try:
+            for parameter, value in values.items():
+                shape[parameter].value = value
+            if name in self._off:  # it may be back on the map now
+                likelihood = self._compiled(datasets, models)
+            if name in self._off:
+                raise ModelError(self.problem)
+            state = likelihood.update(name, **values)
+        except ImgfitError:
+            self._key = None
+            for parameter, value in before.items():
+                shape[parameter].value = value
+            raise
         for (owner, parameter), value in state.values.items():
             models[owner].parameters[parameter].value = value
         self._key, self._shown, self._state = _Key(datasets, models), name, state
@@ -53,9 +71,33 @@ class Preview:
     def _compiled(self, datasets: Datasets, models: Models) -> LiveLikelihood:
         key = _Key(datasets, models)
         if self._likelihood is None or self._key is None or not key.same(self._key):
-            self._likelihood, self._key = LiveLikelihood(datasets, models), key
-            self._state = None
+            self._likelihood, self._state, self._key = None, None, None
+            self._off, self.problem = [], ""
+            try:
+                self._likelihood = LiveLikelihood(datasets, models)
+            except ModelError as error:
+                self._off = off_the_map(datasets, models)
+                if not self._off:
+                    raise
+                self.problem = str(error)
+                there = Models(model for model in models if model.name not in self._off)
+                self._likelihood = LiveLikelihood(datasets, there)
+            self._key = key
         return self._likelihood
+
+
+def off_the_map(datasets: Datasets, models: Models) -> list[str]:
+    """Names of the sources whose position is not on the map of a dataset that they belong to."""
+    return [
+        model.name
+        for model in models.sky_models
+        for position in [model.spatial_model.position_lonlat]
+        if not all(
+            dataset.geom.contains(*dataset.geom.from_frame(*position, model.frame))
+            for dataset in datasets
+            if model.datasets_names is None or dataset.name in model.datasets_names
+        )
+    ]
 
 
 class _Key:

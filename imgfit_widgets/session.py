@@ -80,13 +80,16 @@ class Session(State):
     def reduce(self) -> Task:
         """Reduce the observations to datasets, in the background; a failure changes nothing."""
         self._require("reduce")
+        self._take_drafts("reduce")
         config = self.config.copy()
         config.check_supported()
-        files.check_allowed(config, self.data_roots)
+        roots = self.data_roots
+        files.check_allowed(config, roots)
 
         def work(progress: Any) -> Datasets | None:
             analysis = Analysis(config, set_logging=False)
             analysis.get_observations()
+            files.check_observations(analysis.observations or (), roots)
             analysis.get_datasets(progress)
             return analysis.datasets
 
@@ -225,6 +228,8 @@ class Session(State):
     @verb
     def fit(self) -> Task:
         """Fit all free parameters in the background; ``task.live`` is its newest step."""
+        self._require("fit")
+        self._take_drafts("fit")
         datasets, models, names = self._require("fit"), self.models.copy(), self.models.names
 
         def work(progress: Any) -> FitResult:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .core.config import AnalysisConfig
+from .core.data import Observation
 from .core.dataset import MapDataset
 from .core.errors import ConfigError, DataError, ImgfitError
 from .core.fit import FitResult
@@ -166,14 +168,48 @@ def check_allowed(config: AnalysisConfig, roots: Sequence[str | os.PathLike[str]
     """
     if not roots:
         return
-    allowed = [Path(root).expanduser().resolve() for root in roots]
     for item in _read_paths(config):
-        path = expand_path(item.value, item.path).resolve()
-        if not any(path.is_relative_to(root) for root in allowed):
+        # The message of an error would tell what any other variable holds.
+        other = set(re.findall(r"\$\{?([^/{}$]*)", str(item.value))) - {"GAMMAPY_DATA"}
+        if other:
+            raise ConfigError(
+                f"{item.path}: {str(item.value)!r} uses the environment variable "
+                f"{min(other)!r}, which this server does not fill in; expected $GAMMAPY_DATA or "
+                "none"
+            )
+        if not _is_below(expand_path(item.value, item.path), roots):
             raise ConfigError(
                 f"{item.path}: {str(item.value)!r} is not in a folder that this server may read; "
                 f"expected a path below {' or '.join(map(str, roots))}"
             )
+
+
+def check_observations(
+    observations: Iterable[Observation], roots: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Refuse runs whose files, as the index names them or links lead, lie outside of ``roots``.
+
+    Raises
+    ------
+    ConfigError
+        Names the run and the file, not where it leads to.
+    """
+    if not roots:
+        return
+    for observation in observations:
+        for kind, hdu in observation.hdus.items():
+            if not _is_below(hdu.path, roots):
+                raise ConfigError(
+                    f"observations.datastore: the {kind} file of run {observation.obs_id}, "
+                    f"{hdu.path.name}, is not in a folder that this server may read; expected one "
+                    f"below {' or '.join(map(str, roots))}"
+                )
+
+
+def _is_below(path: Path, roots: Sequence[str | os.PathLike[str]]) -> bool:
+    """Whether a path, with links followed, lies in one of the folders."""
+    allowed = (Path(root).expanduser().resolve() for root in roots)
+    return any(path.resolve().is_relative_to(root) for root in allowed)
 
 
 def _read_paths(config: AnalysisConfig) -> Iterable[Any]:

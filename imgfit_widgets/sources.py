@@ -10,6 +10,7 @@ from .core.models import (
     SPATIAL_MODELS,
     Component,
     Models,
+    Parameter,
     PowerLaw2SpectralModel,
     SkyModel,
     SpatialModel,
@@ -101,6 +102,20 @@ def stepped(geom: WcsGeom, source: SkyModel, dx: float, dy: float) -> tuple[floa
     x, y = geom.lonlat_to_pix(*geom.from_frame(lon, lat, source.frame))
     lon, lat = geom.pix_to_lonlat(x + dx, y + dy)
     return float(lon), float(lat)
+
+
+def without_errors(models: Models, parameters: list[Parameter]) -> None:
+    """Take the errors of a former fit, and their covariance, from parameters that changed."""
+    gone = [parameter for parameter in parameters if parameter.error != 0]
+    if not gone:
+        return
+    every, matrix = list(models.parameters), models.covariance
+    errors = [parameter.error for parameter in every]
+    places = [place for place, parameter in enumerate(every) if parameter in gone]
+    matrix[places, :] = matrix[:, places] = 0.0
+    models.set_covariance(every, matrix)
+    for parameter, error in zip(every, errors, strict=True):
+        parameter.error = 0.0 if parameter in gone else error
 
 
 def brought_along(datasets: Datasets, models: Models) -> list[Component]:

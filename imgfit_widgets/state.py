@@ -37,6 +37,8 @@ class State(HasTraits):
     ``selected`` names a model, ``dataset_name`` the dataset that is displayed, ``error`` says what
     went wrong last; each may be empty. ``view`` is what panels want to be kept in a session file.
     ``revision`` grows with every step, undo and redo: who depends on the whole state watches it.
+    ``drafts`` holds, by verb, what hands over edits that are not applied yet, such as YAML text,
+    before the verb runs; it raises an `ImgfitError` if they cannot be used.
     """
 
     config = Instance(AnalysisConfig)
@@ -55,7 +57,9 @@ class State(HasTraits):
         super().__init__(config=AnalysisConfig(), models=Models())
         self.owner = Owner()
         self.task = Task(self.owner)
+        self.drafts: dict[str, list[Callable[[], object]]] = {"reduce": [], "fit": []}
         self._preview = Preview()
+        self._problem, self._clearing = "", False
         self._reduced: object = None
         self._followed: list[Parameter] = []
         self.history = History(self._take, self._restore, self._committed, self.owner)
@@ -132,15 +136,22 @@ class State(HasTraits):
             raise ImgfitError(reason)
         return self.datasets
 
+    def _take_drafts(self, verb: str) -> None:
+        for take in self.drafts[verb]:
+            take()
+
     def _dataset(self, verb: str) -> MapDataset:
         self._require(verb)
         return cast(MapDataset, self.dataset)
 
     # --- changes, for the verbs
-    def _put(self, models: Models, datasets: Datasets | None, reduced: object) -> None:
+    def _put(
+        self, models: Models, datasets: Datasets | None, reduced: object, selected: str = ""
+    ) -> None:
         """Take over models and datasets together, with the backgrounds that they need.
 
         ``reduced`` is the configuration of the datasets; None if they came from elsewhere.
+        ``selected`` is the model to select if the one that is selected is gone.
         """
         parameters, errors = models.parameters, [p.error for p in models.parameters]
         with self.history.gesture():
@@ -155,20 +166,32 @@ class State(HasTraits):
                 self.datasets = datasets
                 if datasets is not None and self.dataset_name not in datasets.names:
                     self.dataset_name = datasets.names[0]
-                if self.selected not in self.models.names:
-                    self.selected = ""
+                names = self.models.names
+                if self.selected not in names:
+                    self.selected = selected if selected in names else ""
         self._refresh()
 
     def _move(self, name: str, **values: float) -> None:
-        """Give a source new spatial values; amplitudes and norms are solved anew."""
-        if self.datasets is not None:
-            with self.history.gesture():
+        """Give a source new spatial values; amplitudes and norms are solved anew.
+
+        What changes loses its error: that belongs to the values that a fit ended with.
+        """
+        with self.history.gesture():
+            changed = list(self.models[name].parameters)
+            if self.datasets is not None:
                 self.preview = self._preview.move(self.datasets, self.models, name, values)
+                solved = self.preview.values
+                changed += [self.models[owner].parameters[key] for owner, key in solved]
+            sources.without_errors(self.models, changed)
 
     # --- what follows by itself
     @observe("selected")
     def _refresh(self, change: object = None) -> None:
         self.preview = self._preview.state(self.datasets, self.models, self.selected)
+        problem, known = self._preview.problem, self._problem
+        self._problem = problem
+        if problem != known and (problem or self.error == known):
+            self.error = problem
 
     def _follow(self, change: object = None) -> None:
         """Watch the parameters of the present components."""
@@ -179,11 +202,15 @@ class State(HasTraits):
             parameter.observe(self._edited)
         self._edited()
 
-    def _edited(self, change: object = None) -> None:
-        if self.history.busy:
+    def _edited(self, change: Any = None) -> None:
+        if self.history.busy or self._clearing:
             return
         if any(p.owner != model.name for model in self.models for p in model.parameters):
             return  # a name is passed on; the last parameter to hear of it tells
+        if change is not None and change.name == "value":
+            self._clearing = True
+            sources.without_errors(self.models, list(self.models[change.owner.owner].parameters))
+            self._clearing = False
         self.history.changed()
         self.owner.soon(self._refresh)
 
@@ -199,7 +226,9 @@ class State(HasTraits):
         ]
         shapes = [(m.spatial_model.tag[0], m.frame, m.datasets_names) for m in models.sky_models]
         token = repr((config, numbers, shapes, id(self.datasets), id(self.fit_result)))
-        moment = _Moment(config, models.copy(), self.datasets, self.fit_result, self._reduced)
+        moment = _Moment(
+            config, models.copy(), self.datasets, self.fit_result, self._reduced, self.selected
+        )
         return Step(token, moment)
 
     def _restore(self, moment: _Moment) -> None:
@@ -208,11 +237,11 @@ class State(HasTraits):
         data = (moment.datasets, moment.reduced)
         if moment.datasets is None:  # data that are there stay, and so does what they are from
             data = (self.datasets, self._reduced)
-        self._put(moment.models.copy(), *data)
+        self._put(moment.models.copy(), *data, selected=moment.selected)
 
     def _committed(self) -> None:
-        self.error = ""  # what went wrong before this step is over
         self._refresh()
+        self.error = self._problem  # what else went wrong before this step is over
         self.revision += 1
 
 
@@ -225,3 +254,4 @@ class _Moment:
     datasets: Datasets | None
     fit_result: FitResult | None
     reduced: object
+    selected: str
