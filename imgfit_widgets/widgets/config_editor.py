@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 from traitlets import Unicode, observe
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, ImgfitError
 from ..core.fields import Field
 from ..session import Session
 from .progress import ProgressBar
@@ -100,14 +100,15 @@ class FieldEditor(widgets.VBox):
 
     def __init__(self, session: Session, field: Field) -> None:
         self.session, self.field = session, field
+        self.refused = False
         self.input = self._make_input()
         self.input.tooltip = self.help_text()
         super().__init__([self.input])
         self.add_class("imgfit-field")
         self.add_class(f"imgfit-kind-{field.kind}")
-        field.section.observe(self._show, field.name)
+        field.section.observe(self.show, field.name)
         self.input.observe(self._edited, "value")
-        self._show()
+        self.show()
 
     def help_text(self) -> str:
         """What the tooltip says: meaning, unit, default, key."""
@@ -141,8 +142,9 @@ class FieldEditor(widgets.VBox):
     def _mark(self, change: Any) -> None:
         (self.input.add_class if change.new else self.input.remove_class)("imgfit-invalid")
 
-    def _show(self, change: object = None) -> None:
-        self.message = ""
+    def show(self, change: object = None) -> None:
+        """Show the value of the key in place of any input that was refused."""
+        self.refused, self.message = False, ""
         self.input.value = self.text
 
     def _edited(self, change: Any) -> None:
@@ -150,22 +152,23 @@ class FieldEditor(widgets.VBox):
 
     def _apply(self, value: Any) -> None:
         if value == self.text:
-            self.message = ""
+            self.refused, self.message = False, ""
             return
         try:
             self.field.set(value)
         except ConfigError as error:
             reason = str(error).removeprefix(f"{self.field.path}: ")
             kept = self.field.text or "empty"
-            self.message = f"{reason}. Still {kept}."
+            self.refused, self.message = True, f"{reason}. Still {kept}."
             return
-        self._show()
+        self.show()
 
 
 class FormRow(widgets.VBox):
     """A label, one to three inputs, and their errors underneath."""
 
     def __init__(self, session: Session, label: str, fields: list[Field]) -> None:
+        self.label = label
         self.editors = [FieldEditor(session, field) for field in fields]
         title = "\n\n".join(editor.help_text() for editor in self.editors)
         self._error = text(classes="imgfit-field-error")
@@ -188,7 +191,7 @@ class ConfigEditor(Panel):
     def __init__(self, session: Session) -> None:
         self.rows: list[FormRow] = []
         self.form = widgets.VBox(list(self._groups(session))).add_class("imgfit-form")
-        self.yaml = YamlView(session, session.export_config, session.set_config)
+        self.yaml = YamlView(session, session.export_config, self._take)
         self.view = switch(["Form", "YAML"], ["Edit fields", "Edit, load and save as YAML"])
         self.reset = button("Reset", "Back to the defaults", "imgfit-quiet")
         self.reduce_button = button("Reduce", classes="imgfit-primary imgfit-reduce-button")
@@ -201,7 +204,10 @@ class ConfigEditor(Panel):
         super().__init__(session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config")
         self.reduce_button.on_click(lambda _: session.attempt(session.reduce))
         self.cancel_button.on_click(lambda _: session.cancel())
-        self.reset.on_click(lambda _: session.attempt(session.set_config, type(session.config)()))
+        self.reset.on_click(lambda _: session.attempt(self._take, type(session.config)()))
+        session.drafts["reduce"].append(self._hand_over)
+        for editor in self.editors.values():
+            editor.observe(self._update, "message")
         self.view.observe(self._switch, "value")
         session.task.observe(self._update, "status")
         session.observe(self._update, ["revision", "datasets"])
@@ -223,13 +229,33 @@ class ConfigEditor(Panel):
         """The field editors by YAML path."""
         return {e.field.path: e for line in self.rows for e in line.editors}
 
+    @property
+    def refusal(self) -> str:
+        """Which input of the form cannot be used, and why; empty if all can."""
+        for line in self.rows:
+            for editor in line.editors:
+                if editor.refused:
+                    return f"{line.label}: {editor.message}"
+        return ""
+
+    def _take(self, config: Any) -> None:
+        self.session.set_config(config)
+        for editor in self.editors.values():
+            editor.show()
+
+    def _hand_over(self) -> None:
+        """Before a reduction: nothing that was typed may be passed over."""
+        if self.refusal:
+            raise ImgfitError(self.refusal)
+        self.yaml.hand_over()
+
     def _switch(self, change: object = None) -> None:
         show(self.form, self.view.value == "Form")
         show(self.yaml, self.view.value == "YAML")
 
     def _update(self, change: object = None) -> None:
         session = self.session
-        reason = session.why_not("reduce")
+        reason = session.why_not("reduce") or self.refusal
         reducing = session.task.running and session.task.kind == "reduce"
         self.reduce_button.disabled = bool(reason)
         show(self.cancel_button, reducing)

@@ -191,6 +191,7 @@ class ModelEditor(Panel):
         self.name_field = NameField(session)
         self.form = widgets.VBox([self.list, self.name_field, self.table])
         self.yaml = YamlView(session, session.export_models, session.set_models)
+        session.drafts["fit"].append(self.yaml.hand_over)
         head = card_head("Models", self.undo_button, self.redo_button, self.view)
         super().__init__(session, [head, self.form, self.yaml], "imgfit-card imgfit-models")
         self.undo_button.on_click(lambda _: session.owner(session.undo))
@@ -247,7 +248,9 @@ class ModelEditor(Panel):
                 options=shapes, value=model.spatial_model.tag[0], tooltip="Shape on the sky"
             ).add_class("imgfit-shape")
             shape.observe(lambda c: session.attempt(session.set_shape, name, c.new), "value")
-            remove = button("✕", f"Remove {name} (Delete)", "imgfit-quiet imgfit-remove")
+            remove = button(
+                "✕", f"Remove {name} (Delete, on the map)", "imgfit-quiet imgfit-remove"
+            )
             remove.on_click(lambda _: session.attempt(session.remove_source, name))
             parts += [shape, remove]
         else:

@@ -1,4 +1,8 @@
-"""Something of the session as YAML text: edit and apply, open a file, download."""
+"""Something of the session as YAML text: edit and apply, open a file, download.
+
+Text that is not applied yet is never overwritten: it is marked, and stays until it is applied,
+reverted or replaced by a file. Verbs that need it call `YamlView.hand_over` first.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from ..core.errors import ImgfitError
 from ..session import Session
-from .style import button, download_link, row, text, upload_button, upload_text
+from .style import button, download_link, escape, row, show, text, upload_button, upload_text
 
 
 class YamlView(widgets.VBox):
@@ -30,23 +35,88 @@ class YamlView(widgets.VBox):
         take: Callable[[str], object],
     ) -> None:
         self._session, self._export, self._take = session, export, take
-        self.area = widgets.Textarea(continuous_update=False).add_class("imgfit-yaml")
+        self._shown = self._refusal = ""
+        # Every key is told, so that nothing is written over text that is still being typed.
+        self.area = widgets.Textarea().add_class("imgfit-yaml")
         self.apply = button("Apply", "Take the text over", "imgfit-apply")
+        self.revert = button("Revert", "Drop the text that is not applied", "imgfit-quiet")
+        self.mark = text(classes="imgfit-unapplied")
         self.upload = upload_button("Open file…", ".yaml,.yml")
         self.link = text()
-        super().__init__([self.area, row(self.apply, self.upload, self.link)])
+        super().__init__(
+            [self.area, row(self.apply, self.revert, self.upload, self.link, self.mark)]
+        )
         self.add_class("imgfit-yaml-view")
-        self.apply.on_click(lambda _: session.attempt(take, self.area.value))
+        self.apply.on_click(lambda _: session.owner(self._apply))
+        self.revert.on_click(lambda _: session.owner(self._show_anew))
+        self.area.observe(self._typed, "value")
         self.upload.observe(self._uploaded, "value")
         session.observe(self._show, "revision")
+        self._show_anew()
+
+    @property
+    def unapplied(self) -> bool:
+        """Whether the text was edited and not applied yet."""
+        return bool(self.area.value != self._shown)
+
+    def hand_over(self) -> None:
+        """Apply text that is not applied yet.
+
+        Raises
+        ------
+        ImgfitError
+            The text cannot be used, or what it was made from has changed; it stays as it is.
+        """
+        if not self.unapplied:
+            return
+        try:
+            if self._export()[1].decode() != self._shown:
+                raise ImgfitError(
+                    "The YAML text is not applied yet, and values were changed elsewhere since; "
+                    "apply the text or revert it"
+                )
+            self._take(self.area.value)
+        except ImgfitError as error:
+            self._refusal = str(error)
+            self._show_mark()
+            raise
+        self._show_anew()
+
+    def _apply(self) -> None:
+        self._shown = self._export()[1].decode()  # Apply wins over what was changed elsewhere
+        self._session.attempt(self.hand_over)
+        self._show_mark()
+
+    def _typed(self, change: object = None) -> None:
+        self._refusal = ""
+        self._show_mark()
+
+    def _show_anew(self) -> None:
+        self._shown = self.area.value
         self._show()
 
     def _show(self, change: object = None) -> None:
         name, content = self._export()
-        self.area.value = content.decode()
         self.link.value = download_link(name, content, "Download")
+        if not self.unapplied:
+            self._shown = content.decode()
+            self.area.value = self._shown
+        self._show_mark()
+
+    def _show_mark(self) -> None:
+        reason = f": {escape(self._refusal)}" if self._refusal else ""
+        self.mark.value = f'<span class="imgfit-stale">not applied yet{reason}</span>'
+        show(self.mark, self.unapplied)
+        show(self.revert, self.unapplied)
 
     def _uploaded(self, change: Any) -> None:
         content = upload_text(change)
         if content is not None:
-            self._session.attempt(self._take, content)
+            self._session.owner(lambda: self._open(content))
+
+    def _open(self, content: str) -> None:
+        def take() -> None:
+            self._take(content)
+            self._show_anew()
+
+        self._session.attempt(take)
