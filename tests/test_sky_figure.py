@@ -38,6 +38,10 @@ class Log:
 
     def __init__(self) -> None:
         self.calls = []
+        self.hovers = []
+
+    def hover(self, x, y):
+        self.hovers.append((x, y))
 
     def __getattr__(self, name):
         return lambda *args: self.calls.append((name, *args))
@@ -237,7 +241,7 @@ def test_panning_is_off_only_over_what_can_be_dragged(scene):
     assert figure._mouse.next is None and figure._mouse.cursor == "move"
     scene.send("mousemove", 100.0, 150.0)
     assert figure._mouse.next is figure._pan
-    assert ("hover", 100.0, 150.0) in scene.log.calls
+    assert (100.0, 150.0) in scene.log.hovers
 
 
 def test_a_source_follows_the_hand_from_where_it_was_taken(scene):
@@ -321,6 +325,38 @@ def test_right_button_changes_contrast_until_a_click(scene):
     assert figure.bias == pytest.approx(0.6) and "click" not in scene.log.names
     scene.send("dblclick", 300.0, 180.0)
     assert (figure.bias, figure.contrast) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("end", ["rest", "leave", "press"])
+def test_the_release_of_the_right_button_is_not_told_so_a_rest_or_a_leave_ends_it(
+    scene, monkeypatch, end
+):
+    now = [0.0]
+    monkeypatch.setattr("imgfit_widgets.widgets.gestures.time.monotonic", lambda: now[0])
+    scene.send("contextmenu", 200.0, 150.0, button=2)
+    for step in (1, 2):
+        now[0] += 0.3
+        scene.send("mousemove", 200.0 + 20 * step, 150.0)
+    assert scene.figure.bias == pytest.approx(0.6)
+    if end == "rest":
+        now[0] += 0.5
+    elif end == "leave":
+        scene.figure._mouse._handle_custom_msg({"event": "mouseleave"}, None)
+    else:
+        scene.send("dragstart", 240.0, 150.0)
+        scene.send("dragend", 240.0, 150.0)
+    for x in (300.0, 310.0):
+        scene.send("mousemove", x, 150.0)
+    assert scene.figure.bias == pytest.approx(0.6)
+    scene.send("click", 310.0, 150.0)
+    assert scene.log.names[-1] == "click", "which is no longer the one that ends it"
+
+
+def test_the_pointer_is_told_in_a_drag_too(scene):
+    scene.figure.mode = "edit"
+    scene.send("dragstart", 200.0, 150.0)
+    scene.send("dragmove", 222.0, 161.0)
+    assert scene.log.hovers[-1] == (222.0, 161.0)
 
 
 def test_keys_reach_the_listener_with_their_modifiers(scene):

@@ -8,14 +8,17 @@
     Turns raw events into the calls of a `Listener`: hover, click, drag of a source or of its size
     handle, keys; and serves the figure's own tools, box zoom and contrast.
 
-Two habits of the browser's side shape this file. A drag that pans the map never reaches the kernel,
-so panning is switched off as soon as the pointer rests on something that can be dragged. And d3
+Three habits of the browser's side shape this file. A drag that pans the map never reaches the
+kernel, so panning is switched off as soon as the pointer rests on something that can be dragged. d3
 swallows the click of a hand that moved by a single pixel, so a short drag counts as a click here.
+The release of the right button is not told: contrast follows it from the press on, until the
+pointer rests, leaves the map or clicks.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +31,7 @@ FloatArray = NDArray[np.float64]
 MODES = ("navigate", "edit", "add")
 TOLERANCE = 8.0  # screen pixels between the pointer and what it takes hold of
 CLICK_REACH = 4.0  # screen pixels up to which a press and release are a click
+REST = 0.4  # seconds without a move after which the right button counts as released
 CONTRAST_LIMITS = (0.1, 20.0)
 
 
@@ -149,6 +153,7 @@ class Mouse:
         self.listener = listener
         self._press: _Press | None = None
         self._follow: _Press | None = None
+        self._followed_at = 0.0
         self._at: tuple[float, float] | None = None
 
     @property
@@ -167,6 +172,9 @@ class Mouse:
         if kind in ("keydown",):
             self._key(event)
             return
+        if kind == "mouseleave":
+            self._follow = None
+            return
         pixel = (float(event["pixel"]["x"]), float(event["pixel"]["y"]))
         at = (float(event["domain"]["x"]), float(event["domain"]["y"]))
         if not all(map(math.isfinite, (*pixel, *at))):
@@ -177,11 +185,12 @@ class Mouse:
             return
         if kind in ("dragmove", "dragend"):
             self._drag(pixel, at, ended=kind == "dragend")
+            if self.listener:
+                self.listener.hover(*at)
             return
         self.surface.learn_size(pixel, at)
         if kind == "mousemove":
-            if self._follow is not None:
-                self._change_contrast(self._follow, pixel)
+            self._follow_right_button(pixel)
             self.rehover()
             if self.listener:
                 self.listener.hover(*at)
@@ -191,7 +200,7 @@ class Mouse:
             self._follow = None
             self.surface.bias, self.surface.contrast = 0.5, 1.0
         elif kind == "contextmenu":
-            self._follow = None if self._follow else self._grip_contrast(pixel, at)
+            self._follow, self._followed_at = self._grip_contrast(pixel, at), time.monotonic()
 
     def rehover(self) -> None:
         """Switch between panning and holding, by what lies under the pointer now."""
@@ -231,15 +240,15 @@ class Mouse:
         self.rehover()
 
     def _click(self, at: tuple[float, float]) -> None:
-        if self._follow is not None:
-            self._follow = None
+        following, self._follow = self._is_following(), None
+        if following:
             return
         if self.listener and not self.surface.tool:
             self.listener.click(*at, hit_test(self.surface.overlays, *at, self.surface.zoom))
             self.rehover()
 
     def _drag_start(self, pixel: tuple[float, float], at: tuple[float, float]) -> None:
-        surface = self.surface
+        surface, self._follow = self.surface, None
         lost = self._press  # a drag whose end the browser never told
         if lost is not None and lost.moved and lost.hit is not None and self.listener:
             self.listener.drag_end(lost.hit)
@@ -296,6 +305,16 @@ class Mouse:
             # d3 swallowed the click because the pointer moved; without any move it still comes.
             self._click(press.at)
         self.rehover()
+
+    def _is_following(self) -> bool:
+        return self._follow is not None and time.monotonic() - self._followed_at < REST
+
+    def _follow_right_button(self, pixel: tuple[float, float]) -> None:
+        if self._follow is not None and self._is_following():
+            self._change_contrast(self._follow, pixel)
+            self._followed_at = time.monotonic()
+        else:
+            self._follow = None
 
     def _grip_contrast(self, pixel: tuple[float, float], at: tuple[float, float]) -> _Press:
         values = (self.surface.bias, self.surface.contrast)

@@ -32,7 +32,7 @@ KEYS = (
     ("+ −", "zoom at the pointer"),
     ("0", "the whole map"),
     ("b", "box zoom"),
-    ("c", "contrast and bias by dragging; also: right button, move, click"),
+    ("c", "contrast and bias by dragging; also: right button, move without a rest"),
     ("Esc", "take a drag back; leave a tool or a mode"),
     ("?", "show or hide this list"),
 )
