@@ -392,3 +392,30 @@ def test_looks_that_are_not_known_are_left_out(viewer):
     viewer.session.view = {"maps": [{"kind": "psf", "looks": looks}]}
     assert viewer.main.kind.value == "counts"
     assert (viewer.main.figure.colours, viewer.main.figure.stretch) == ("inferno", "log")
+
+
+def test_the_correlation_radius_of_the_configuration_is_where_the_maps_begin(datasets):
+    session = Session("excess_map: {correlation_radius: 0.3 deg}")
+    viewer = MapViewer(session)
+    session.set_datasets(datasets)
+    assert [panel.radius.value for panel in viewer.panels] == [pytest.approx(0.3)] * 2
+    session.config.excess_map.correlation_radius = "0.2 deg"
+    assert [panel.radius.value for panel in viewer.panels] == [pytest.approx(0.2)] * 2
+
+
+def test_the_readout_follows_a_drag_and_undo(viewer):
+    name = add(viewer)
+    viewer.session.mode = "edit"
+    figure = viewer.main.figure
+    x, y = figure.overlays[0].x, figure.overlays[0].y
+    send(figure, "mousemove", x, y)
+    before = viewer.readout.value
+    send(figure, "dragstart", x, y)
+    send(figure, "dragmove", x + 12, y)
+    assert f"pixel <b>{round(x + 12)}" in viewer.readout.value
+    send(figure, "dragend", x + 12, y)
+    send(figure, "mousemove", x, y)
+    moved = viewer.readout.value
+    assert moved != before and name in viewer.session.models.names
+    viewer.session.undo()
+    assert viewer.readout.value == before

@@ -152,6 +152,8 @@ class MapViewer(Panel):
         session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
         session.observe(self._view_opened, "view")
         session.models.observe(self._follow_models, "components")
+        session.config.excess_map.observe(self._take_radius, "correlation_radius")
+        self._take_radius()
         self._follow_models()
         self._show_empty()
         self._dataset_changed()
@@ -204,6 +206,12 @@ class MapViewer(Panel):
         if self.session.view.get("maps") != states:
             self.session.view = {**self.session.view, "maps": states}
 
+    def _take_radius(self, _: object = None) -> None:
+        """Begin with the correlation radius of the configuration."""
+        radius = self.session.config.excess_map.correlation_radius.to_value("deg")
+        for panel in self.panels:
+            panel.radius.value = radius
+
     def _view_opened(self, change: Any) -> None:
         for panel, state in zip(self.panels, change.new.get("maps", []), strict=False):
             panel.state = state
@@ -236,6 +244,7 @@ class MapViewer(Panel):
             if self.hand.busy:
                 self._draw_sources()
             self._show_badge()
+            self._show_readout()
 
     def _map(self, kind: str, radius: float) -> FloatArray:
         """The values of a map; those that no model changes are kept."""

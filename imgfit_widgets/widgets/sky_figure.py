@@ -42,6 +42,7 @@ MARGIN = {"top": 8, "bottom": 40, "left": 62, "right": 12}
 HEIGHTS = (180, 640)  # least and largest height of a plot in screen pixels
 QUIET = 0.25  # seconds without change after which a pan is over
 EVENTS = ["dragstart", "dragmove", "dragend", "click", "dblclick", "contextmenu", "mousemove"]
+EVENTS += ["mouseleave"]
 TICK_STYLE = {"font-size": "11px"}
 LONG_LABEL = 7
 
