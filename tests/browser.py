@@ -266,6 +266,20 @@ class SkyMap:
         assert address
         return address
 
+    def is_settled(self) -> bool:
+        """Whether the plot has the shape of the map: the kernel sets its height by its width."""
+        wide, high = self.page.evaluate(
+            """async (css) => {
+                const picture = new Image();
+                picture.src = document.querySelector(`.${css} image`).getAttribute('href');
+                await picture.decode();
+                return [picture.width, picture.height];
+            }""",
+            self.css,
+        )
+        _, _, width, height = self.plot
+        return abs(width * high / (height * wide) - 1.0) < 0.01
+
     def digest(self) -> str:
         """A digest of the colours of the picture that is shown."""
         return self.page.evaluate(
@@ -363,6 +377,7 @@ class WorkbenchPage:
         self.wait_for_status("done")
         for sky in (self.map, self.residual):
             expect(sky.figure.locator("image")).to_be_visible(timeout=TIMEOUT)
+            until(self.page, sky.is_settled, f"the height of {sky.css} that suits its width")
 
     def start(self, button: str) -> None:
         """Press a button that starts work, and see the status leave its former word."""

@@ -227,21 +227,47 @@ def test_colours_keep_their_values_during_a_drag(session, viewer):
 
 def test_the_handle_sets_the_size(session, viewer):
     session.add_source(*GALACTIC_CENTRE, spatial="gauss", name="G")
-    session.models["G"].spatial_model.sigma.value = 0.2
+    session.models["G"].spatial_model.sigma.value = 0.4
     session.mode = "edit"
     figure = viewer.main.figure
     (overlay,) = figure.overlays
     (outline,) = overlay.outlines
     assert outline.label == "1σ"
-    assert np.hypot(outline.x - overlay.x, outline.y - overlay.y) == pytest.approx(10.0, rel=1e-3)
+    assert np.hypot(outline.x - overlay.x, outline.y - overlay.y) == pytest.approx(20.0, rel=1e-3)
     x, y = overlay.handle
-    assert np.hypot(x - overlay.x, y - overlay.y) == pytest.approx(10.0, rel=1e-3)
+    assert np.hypot(x - overlay.x, y - overlay.y) == pytest.approx(20.0, rel=1e-3)
     further = (overlay.x + 1.7 * (x - overlay.x), overlay.y + 1.7 * (y - overlay.y))
     send(figure, "dragstart", x, y)
     send(figure, "dragmove", *further)
     send(figure, "dragend", *further)
-    assert session.models["G"].spatial_model.sigma.value == pytest.approx(0.34, rel=1e-3)
+    assert session.models["G"].spatial_model.sigma.value == pytest.approx(0.68, rel=1e-3)
     assert session.models["G"].spatial_model.position_lonlat == pytest.approx(GALACTIC_CENTRE)
+
+
+def test_the_handle_of_a_small_source_stays_clear_of_its_centre(session, viewer):
+    session.add_source(*GALACTIC_CENTRE, spatial="gauss", name="G")
+    session.models["G"].spatial_model.sigma.value = 0.05
+    figure = viewer.main.figure
+
+    def reach():
+        (overlay,) = figure.overlays
+        x, y = overlay.handle
+        return np.hypot(x - overlay.x, y - overlay.y) * figure.zoom[0]
+
+    assert reach() == pytest.approx(16.0)
+    assert [outline.label for outline in figure.overlays[0].outlines] == ["1σ", ""]
+    assert list(figure._labels.text) == ["G", "1σ"]
+    viewer.view.zoom(2.0)
+    assert reach() == pytest.approx(16.0)
+    viewer.view.zoom(5.0)
+    assert reach() == pytest.approx(2.5 * figure.zoom[0], rel=1e-3)
+
+
+def test_a_source_that_takes_counts_away_says_so(session, viewer):
+    name = session.add_source(2.0, -1.5)
+    session.models[name].spectral_model.amplitude.value = -1e-13
+    assert viewer.badge.value.count("negative") == 1
+    assert "√ΔTS <b>\N{MINUS SIGN}" in viewer.badge.value
 
 
 def test_overlays_follow_parameters_whoever_sets_them(session, viewer):

@@ -542,7 +542,7 @@ def test_numbers_have_two_digits_of_their_error(value, error, expected):
 
 def test_numbers_for_reading():
     assert measurement(2.9626e-11, 1.459e-12, "s-1 cm-2") == "(2.96 ± 0.15) × 10⁻¹¹ cm⁻² s⁻¹"
-    assert measurement(-0.05181, 0.00272, "deg") == "-0.0518 ± 0.0027 deg"
+    assert measurement(-0.05181, 0.00272, "deg") == "\N{MINUS SIGN}0.0518 ± 0.0027 deg"
     assert measurement(3e-11, 5e-11) == "(3.0 ± 5.0) × 10⁻¹¹"
     assert unit_text("TeV-1 s-1 cm-2") == "cm⁻² s⁻¹ TeV⁻¹" and unit_text("") == ""
     assert count_text(85625.4) == "85\N{NARROW NO-BREAK SPACE}625"

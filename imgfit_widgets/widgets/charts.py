@@ -17,9 +17,9 @@ import ipywidgets as widgets
 import numpy as np
 from bqplot import Axis, Figure, LinearScale, Lines
 from numpy.typing import ArrayLike, NDArray
-from traitlets import Float, Tuple, observe
+from traitlets import Float, Tuple, Unicode, observe
 
-from .palette import number, separate
+from .palette import nice_step, number, separate
 
 FloatArray = NDArray[np.float64]
 
@@ -55,13 +55,25 @@ def _axes(x: LinearScale, y: LinearScale, x_label: str, y_label: str) -> list[Ax
     ]
 
 
+def _round_values(low: float, high: float, number: int) -> FloatArray:
+    """About ``number`` round values in a range."""
+    if not high > low:
+        return np.array([low])
+    step = nice_step((high - low) / number)
+    first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
+    # Through their decimal form, so that 0.3 is not 0.30000000000000004 on the screen.
+    return np.array([float(f"{index * step:.6g}") for index in range(first, last + 1)])
+
+
 class CutEditor(widgets.VBox):
     """The histogram of a map's values, on a logarithmic scale, and its two cuts.
 
     ``cuts`` is (low, high); it can be linked to a `SkyFigure`'s trait of the same name.
+    ``label`` says of what the values are.
     """
 
     cuts = Tuple(Float(), Float(), default_value=(0.0, 1.0))
+    label = Unicode()
 
     def __init__(self) -> None:
         self._x, self._y = LinearScale(), LinearScale(min=0.0)
@@ -78,9 +90,8 @@ class CutEditor(widgets.VBox):
             stroke_width=1.0,
         )
         self.marker = Lines(x=_NOTHING, y=_NOTHING, scales=scales, colors=["#dc2626"])
-        figure = _figure(
-            [self.bars, self.marker], _axes(self._x, self._y, "", "log₁₀ (1 + pixels)"), 130
-        )
+        self._axes = _axes(self._x, self._y, "", "log₁₀ (1 + pixels)")
+        figure = _figure([self.bars, self.marker], self._axes, 140, left=56)
         style = {"description_width": "initial"}
         self.low = widgets.FloatText(description="from", style=style, layout={"width": "130px"})
         self.high = widgets.FloatText(description="to", style=style, layout={"width": "130px"})
@@ -88,6 +99,7 @@ class CutEditor(widgets.VBox):
             readout=False, continuous_update=True, layout={"width": "auto", "flex": "1 1 120px"}
         )
         self._range = (0.0, 1.0)
+        self._before: tuple[float, float] | None = None
         super().__init__(
             [figure, widgets.HBox([self.low, self.slider, self.high]).add_class("imgfit-row")]
         )
@@ -97,8 +109,8 @@ class CutEditor(widgets.VBox):
         self.high.observe(self._typed, "value")
         self.slider.observe(self._slid, "value")
 
-    def show(self, data: ArrayLike) -> None:
-        """Draw the histogram of the finite values of a map."""
+    def show(self, data: ArrayLike, cuts: tuple[float, float] | None = None) -> None:
+        """Draw the histogram of the finite values of a map, and new cuts if there are any."""
         values = np.asarray(data, dtype=float)
         values = values[np.isfinite(values)]
         if not values.size:
@@ -108,7 +120,14 @@ class CutEditor(widgets.VBox):
         with self.bars.hold_sync():
             self.bars.x = edges
             self.bars.y = np.log10(1.0 + np.append(counts, counts[-1]))
-        self._show_cuts()
+        if cuts is None or cuts == self.cuts:
+            self._show_cuts()
+        else:
+            self.cuts = cuts  # which draws
+
+    @observe("label")
+    def _show_label(self, _: object) -> None:
+        self._axes[0].label = self.label
 
     @observe("cuts")
     def _show_cuts(self, _: object = None) -> None:
@@ -119,9 +138,13 @@ class CutEditor(widgets.VBox):
             self.marker.x = np.array([low, low, np.nan, high, high])
             self.marker.y = np.array([0.0, y_max, np.nan, y_max, 0.0])
         self._x.min, self._x.max = bottom, top
+        self._axes[0].tick_values = _round_values(bottom, top, 10)
+        self._axes[1].tick_values = _round_values(0.0, y_max, 4)
         # The observers find the cuts already as they say, so nothing comes back.
         self.low.value, self.high.value = low, high
-        with self.slider.hold_trait_notifications():
+        if (bottom, top) != (self.slider.min, self.slider.max):
+            self._before = self.slider.value
+        with self.slider.hold_sync(), self.slider.hold_trait_notifications():
             if bottom < self.slider.max:
                 self.slider.min, self.slider.max = bottom, top
             else:
@@ -135,10 +158,18 @@ class CutEditor(widgets.VBox):
 
     def _slid(self, _: object) -> None:
         low, high = self.slider.value
-        # A slider knows only its own steps: a cut set by number stays as it is until it is moved.
         step = self.slider.step
-        low = self.cuts[0] if abs(low - self.cuts[0]) < step else low
-        high = self.cuts[1] if abs(high - self.cuts[1]) < step else high
+        if self._before and all(
+            min(abs(end - old), abs(end - new)) <= step
+            for end, old, new in zip((low, high), self._before, self.cuts, strict=True)
+        ):
+            # The browser answers a new range with the ends that it had before.
+            self.slider.value = self.cuts
+            return
+        self._before = None
+        # A slider knows only its own steps: a cut set by number stays as it is until it is moved.
+        low = self.cuts[0] if abs(low - self.cuts[0]) < step else float(f"{low:.4g}")
+        high = self.cuts[1] if abs(high - self.cuts[1]) < step else float(f"{high:.4g}")
         if low < high:
             self.cuts = (low, high)
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..session import Session
-from .numbers import count_text, value_text
+from .numbers import count_text, signs, value_text
 from .progress import ProgressBar
 from .style import Panel, button, card_head, escape, row, show, text
 
@@ -23,7 +23,8 @@ class FitPanel(Panel):
         self.reason = text(classes="imgfit-reason")
         self.progress = ProgressBar(session.task).add_class("imgfit-progress")
         self.live = text(classes="imgfit-fit-live")
-        head = card_head("Fit", self.status)
+        self.subject = text(classes="imgfit-about-status")
+        head = card_head("Fit", self.subject, self.status)
         actions = row(self.fit_button, self.cancel_button, self.reason)
         super().__init__(
             session, [head, actions, self.progress, self.live], "imgfit-card imgfit-fit"
@@ -43,16 +44,21 @@ class FitPanel(Panel):
         self.cancel_button.disabled = not task.running
         self.cancel_button.tooltip = session.why_not("cancel") or "Stop what runs"
         detail = _KINDS.get(task.kind, "") if task.running else ""
+        self.subject.value = f"{_done(task.kind).lower()} ·" if task.status != "idle" else ""
+        told = task.error if task.status == "failed" else task.message
         self.status.value = (
             f'<span class="imgfit-status-word imgfit-is-{task.status}" '
-            f'title="{escape(task.message or detail)}">{task.status}</span>'
+            f'title="{escape(told or detail)}">{task.status}</span>'
         )
         failed = task.status == "failed"
-        (self.reason.add_class if failed else self.reason.remove_class)("imgfit-whole-row")
         if task.running:
             self.reason.value = detail
         elif failed:
-            self.reason.value = f'<span class="imgfit-failed">{escape(task.error)}</span>'
+            # The workbench shows the error in its own place and leaves it out here.
+            self.reason.value = (
+                f'<span class="imgfit-failed">{_done(task.kind)} failed'
+                f'<span class="imgfit-reason-text">: {escape(task.error)}</span></span>'
+            )
         elif task.status in ("done", "cancelled"):
             self.reason.value = escape(reason or f"{_done(task.kind)} {task.message}")
         else:
@@ -65,10 +71,10 @@ class FitPanel(Panel):
         if step is None:
             return
         cells = "".join(
-            f"<tr><td>{escape(model)}</td><td>{escape(name)}</td><td>{value_text(value)}</td></tr>"
+            f"<tr><td>{escape(model)}</td><td>{escape(name)}</td><td>{signs(value_text(value))}</td></tr>"
             for (model, name), value in step.values.items()
         )
-        stat = f"{step.stat:.2f}" if math.isfinite(step.stat) else "…"
+        stat = signs(f"{step.stat:.2f}") if math.isfinite(step.stat) else "…"
         self.live.value = (
             f'<div class="imgfit-figures"><span>Statistic <b>{stat}</b></span>'
             f"<span>Evaluations <b>{step.nfev}</b></span></div><table>{cells}</table>"
@@ -82,11 +88,11 @@ class FitPanel(Panel):
         show(self.live, state is not None)
         if state is None:
             return
-        parts = [f"<span>Statistic <b>{state.stat:.2f}</b></span>"]
+        parts = [f"<span>Statistic <b>{signs(f'{state.stat:.2f}')}</b></span>"]
         name = self.session.selected
         dts = state.delta_ts
         if name in [model.name for model in self.session.models.sky_models]:
-            parts.append(f"<span>ΔTS of {escape(name)} <b>{dts:.1f}</b></span>")
+            parts.append(f"<span>ΔTS of {escape(name)} <b>{signs(f'{dts:.1f}')}</b></span>")
         predicted = sum(float(npred.sum()) for npred in state.npred)
         parts.append(f"<span>Predicted <b>{count_text(predicted)}</b></span>")
         self.live.value = f'<div class="imgfit-figures">{"".join(parts)}</div>'

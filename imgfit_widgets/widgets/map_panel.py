@@ -62,7 +62,8 @@ class MapPanel(widgets.VBox):
     view, owner, listener
         As for `SkyFigure`.
 
-    ``state`` is what a session file keeps: the kind of map, the radius, and the looks by kind.
+    ``editor``, the histogram for cuts by hand, is for whoever has a place for it. ``state`` is what
+    a session file keeps: the kind of map, the radius, and the looks by kind.
     """
 
     state = Dict()
@@ -99,7 +100,6 @@ class MapPanel(widgets.VBox):
                 row(self.kind, self._radius_box, classes="imgfit-map-title"),
                 self.figure,
                 row(self.colours, self.stretch, self.cut, classes="imgfit-map-controls"),
-                self.editor,
             ]
         )
         self.add_class("imgfit-map-panel")
@@ -189,7 +189,7 @@ class MapPanel(widgets.VBox):
     def _draw_look(self, look: Look) -> None:
         kind = MAP_KINDS[self.kind.value]
         unit = f" ({unit_text(kind.unit)})" if kind.unit not in ("", kind.label.lower()) else ""
-        self.figure.bar_label = kind.label + unit
+        self.figure.bar_label = self.editor.label = kind.label + unit
         self.figure.colours, self.figure.stretch = look.colours, look.stretch
 
     def _look_changed(self, change: Any) -> None:
@@ -204,8 +204,7 @@ class MapPanel(widgets.VBox):
         self._looks[self.kind.value] = look
         self._draw_look(look)
         if by_hand and change.owner is self.cut:
-            self.editor.show(self.figure.data)
-            self.editor.cuts = look.by_hand
+            self.editor.show(self.figure.data, look.by_hand)
         show(self.editor, by_hand)
         self.figure.show(self.figure.data, self._levels(self.figure.data))
         self._note_state()

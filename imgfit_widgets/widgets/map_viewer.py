@@ -37,6 +37,7 @@ HINTS = {
     "box": "Draw a box around what you want to see.",
     "contrast": "Drag ↔ bias, ↕ contrast. Double click resets.",
 }
+HANDLE_REACH = 16.0  # screen pixels at least between a source's centre and its size handle
 REDUCING = "<h3>Reducing the data…</h3>The maps will appear here."
 NO_DATA = (
     "<h3>No sky map yet</h3>Choose observations and the geometry of the map, then press "
@@ -46,7 +47,11 @@ NO_DATA = (
 
 
 def overlays_of(
-    models: Models, geom: WcsGeom, selected: str = "", errors: bool = False
+    models: Models,
+    geom: WcsGeom,
+    selected: str = "",
+    errors: bool = False,
+    zoom: float = math.inf,
 ) -> tuple[Overlay, ...]:
     """How the sources of models look on a map.
 
@@ -58,15 +63,25 @@ def overlays_of(
         Name of the source that is shown with its size handle.
     errors : bool
         Whether the errors of positions are shown: those of a fit that still holds.
+    zoom : float
+        Screen pixels per map pixel; a size handle stays clear of the centre on the screen.
     """
+    least = HANDLE_REACH / zoom
     return tuple(
-        _overlay(model, geom, source_colour(models, model.name), model.name == selected, errors)
+        _overlay(
+            model, geom, source_colour(models, model.name), model.name == selected, errors, least
+        )
         for model in models.sky_models
     )
 
 
 def _overlay(
-    model: SkyModel, geom: WcsGeom, colour: str, selected: bool, with_errors: bool
+    model: SkyModel,
+    geom: WcsGeom,
+    colour: str,
+    selected: bool,
+    with_errors: bool,
+    least_reach: float,
 ) -> Overlay:
     shape = model.spatial_model
 
@@ -80,7 +95,13 @@ def _overlay(
     if shape.size_parameter is not None and outlines and selected:
         curve = outlines[0]
         at = int(np.nanargmax(curve.x - curve.y))
-        handle = (float(curve.x[at]), float(curve.y[at]))
+        handle = edge = (float(curve.x[at]), float(curve.y[at]))
+        reach = math.hypot(edge[0] - x, edge[1] - y)
+        if 0.0 < reach < least_reach:
+            share = least_reach / reach
+            handle = (x + share * (edge[0] - x), y + share * (edge[1] - y))
+            ends = np.array([edge, handle])
+            outlines = (*outlines, Outline("", ends[:, 0], ends[:, 1]))
     errors = []
     if with_errors:
         for d_lon, d_lat in ((_error(shape.lon_0), 0.0), (0.0, _error(shape.lat_0))):
@@ -126,10 +147,14 @@ class MapViewer(Panel):
         self.badge = text("", "imgfit-live")
         self.readout = text("", "imgfit-readout")
         self._maps = widgets.HBox(self.panels).add_class("imgfit-maps")
+        # Below both maps, where one histogram has the width of both.
+        self._editors = widgets.HBox([panel.editor for panel in self.panels])
+        self._editors.add_class("imgfit-cut-editors")
         self._shown = [
             self.toolbar,
             row(self.hint, self.badge, classes="imgfit-map-status"),
             self._maps,
+            self._editors,
             self.readout,
         ]
         self._empty = text(NO_DATA, "imgfit-no-map")
@@ -151,6 +176,7 @@ class MapViewer(Panel):
         session.observe(self._preview_changed, "preview")
         session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
         session.observe(self._view_opened, "view")
+        self.view.observe(self._zoomed, ["window", "plot_size"])
         session.models.observe(self._follow_models, "components")
         session.config.excess_map.observe(self._take_radius, "correlation_radius")
         self._take_radius()
@@ -172,6 +198,13 @@ class MapViewer(Panel):
         if old is None or not geom.is_aligned(old):
             for panel in self.panels:
                 panel.set_geom(geom)
+            hours = geom.frame == "icrs"
+            self.toolbar.sexagesimal.description = "h m s" if hours else "° ′ ″"
+            self.toolbar.sexagesimal.tooltip = (
+                "Axes in hours, minutes, seconds instead of degrees"
+                if hours
+                else "Axes in degrees, minutes, seconds of arc instead of decimals"
+            )
         self._queue.post(self._redraw, newest="maps")
         self._sources_changed()
 
@@ -200,6 +233,11 @@ class MapViewer(Panel):
         if not (self.hand.busy and self.session.preview is not None):
             self._queue.post(self._draw_sources, newest="sources")
 
+    def _zoomed(self, _: object) -> None:
+        # Only a size handle depends on the zoom.
+        if any(overlay.handle is not None for overlay in self.main.figure.overlays):
+            self._sources_changed()
+
     def _note_view(self, _: object) -> None:
         """Leave in the session what a session file should keep."""
         states = [panel.state for panel in self.panels]
@@ -223,7 +261,9 @@ class MapViewer(Panel):
         if geom is None:
             return
         errors = not self.hand.busy and session.fit_is_current
-        overlays = overlays_of(session.models, geom, session.selected, errors)
+        overlays = overlays_of(
+            session.models, geom, session.selected, errors, self.main.figure.zoom[0]
+        )
         for panel in self.panels:
             panel.figure.overlays = overlays
         self._show_badge()
@@ -290,11 +330,14 @@ class MapViewer(Panel):
         delta_ts = session.preview.delta_ts
         flux = session.preview.flux.get(session.selected, math.nan)
         colour = source_colour(session.models, session.selected)
-        sigma = math.copysign(math.sqrt(abs(delta_ts)), delta_ts)
+        # A source that takes counts away is as significant as its ΔTS, downwards.
+        negative = flux < 0
+        sigma = math.copysign(math.sqrt(abs(delta_ts)), -1.0 if negative else delta_ts)
+        what = "<small>negative</small> flux" if negative else "flux"
         self.badge.value = (
             f'<i style="background:{colour}"></i><b>{escape(session.selected)}</b>'
             f"<span>ΔTS <b>{_signed(delta_ts)}</b></span><span>√ΔTS <b>{_signed(sigma)}</b></span>"
-            f"<span>flux <b>{scientific(flux)}</b> cm⁻² s⁻¹</span>"
+            f"<span>{what} <b>{scientific(flux)}</b> cm⁻² s⁻¹</span>"
         )
 
     def _hovered(self, x: float, y: float) -> None:

@@ -1,12 +1,13 @@
 """How numbers are written: a value to two significant digits of its error, never more than known.
 
 `value_text` and `error_text` go side by side in a table; `measurement` is the form for reading,
-with one power of ten and the unit.
+with one power of ten and the unit, and `signs` gives a number its minus sign.
 """
 
 from __future__ import annotations
 
 import math
+import re
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -46,14 +47,22 @@ def measurement(value: float, error: float = 0.0, unit: str = "") -> str:
     """A value, its error and its unit: ``(2.96 ± 0.15) × 10⁻¹¹ cm⁻² s⁻¹``."""
     tail = f" {unit_text(unit)}" if unit else ""
     if not (math.isfinite(error) and error > 0):
-        return f"{value:.6g}{tail}"
+        return f"{signs(f'{value:.6g}')}{tail}"
     if _plain(value, error):
-        return f"{value_text(value, error)} ± {error_text(error, value)}{tail}"
+        return f"{signs(value_text(value, error))} ± {error_text(error, value)}{tail}"
     exponent = math.floor(math.log10(max(abs(value), error)))
     scale = 10.0**exponent
     power = f"10{str(exponent).translate(_SUPERSCRIPT)}"
     decimals = max(_decimals(error / scale), 0)
-    return f"({value / scale:.{decimals}f} ± {error / scale:.{decimals}f}) × {power}{tail}"
+    number = signs(f"{value / scale:.{decimals}f}")
+    return f"({number} ± {error / scale:.{decimals}f}) × {power}{tail}"
+
+
+def signs(text: str) -> str:
+    """A number for reading: with minus signs, and its power of ten raised."""
+    power = re.compile(r"e([-+]?)0*(\d+)\b")
+    text = power.sub(lambda m: f" × 10{(m[1].strip('+') + m[2]).translate(_SUPERSCRIPT)}", text)
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def unit_text(unit: str) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..session import Session
-from .numbers import measurement
+from .numbers import measurement, signs, unit_text
 from .style import (
     Panel,
     button,
@@ -17,6 +17,12 @@ from .style import (
     size_text,
     source_colour,
     text,
+)
+
+MANY_PARAMETERS = 8  # beyond, correlations are colours with numbers as tooltips
+SIGNIFICANCE = (
+    "from TS with dof degrees of freedom, if it followed a chi-squared distribution; "
+    "the live √ΔTS counts one degree of freedom"
 )
 
 
@@ -88,7 +94,7 @@ def _headline(result: Any) -> str:
     title = "converged" if result.success else "did not converge"
     return (
         f'<div class="imgfit-figures"><span class="imgfit-status-word imgfit-is-{word}">{title}'
-        f"</span><span>Statistic <b>{result.total_stat:.2f}</b></span>"
+        f"</span><span>Statistic <b>{signs(f'{result.total_stat:.2f}')}</b></span>"
         f"<span>Evaluations <b>{result.nfev}</b></span></div>"
         + ("" if result.success else f'<p class="imgfit-failed">{escape(result.message)}</p>')
     )
@@ -103,23 +109,35 @@ def _sources(session: Session, result: Any) -> str:
     edges = result.datasets[0].energy_axis.edges
     lines = []
     for name, source in result.ts.items():
-        strength = f"{source.sigma:.1f} σ" if math.isfinite(source.sigma) else "–"
         linear = models[name].linear_parameter
+        strength = _strength(source.sigma, linear.value < 0)
         flux = models[name].spectral_model.integral(edges[0], edges[-1]).to_value("cm-2 s-1")
         error = flux * linear.error / linear.value if linear.value else 0.0
         lines.append(
             f"<tr><td>{_dot(session, name)}{escape(name)}</td>"
-            f"<td>{source.ts:.1f}</td><td>{source.dof}</td><td><b>{strength}</b></td>"
+            f"<td>{signs(f'{source.ts:.1f}')}</td><td>{source.dof}</td>"
+            f'<td title="{SIGNIFICANCE}">{strength}</td>'
             f"<td>{escape(measurement(float(flux), abs(float(error))))}</td></tr>"
         )
-    band = f"{edges[0].value:g} – {edges[-1].value:g} {edges.unit}"
+    band = f"{edges[0].value:g}–{edges[-1].value:g} {edges.unit}"
     head = (
         '<tr><th>source</th><th title="Test statistic: how much worse the fit is without it">TS'
         '</th><th title="Degrees of freedom: free parameters that the source adds">dof</th>'
-        '<th title="Of TS, if it followed a chi-squared distribution">signif.</th>'
-        f'<th title="Between {band} in cm⁻² s⁻¹, with the error of the amplitude">flux</th></tr>'
+        f'<th title="{SIGNIFICANCE}">signif. *</th>'
+        '<th title="Integral between these energies, with the error of the amplitude">'
+        f"flux {band} ({unit_text('cm-2 s-1')})</th></tr>"
     )
-    return f'<table class="imgfit-ts">{head}{"".join(lines)}</table>'
+    note = f'<p class="imgfit-footnote">* {SIGNIFICANCE}</p>'
+    return f'<table class="imgfit-ts">{head}{"".join(lines)}</table>{note}'
+
+
+def _strength(sigma: float, negative: bool) -> str:
+    """A significance; with a minus sign for a source that takes counts away."""
+    if not math.isfinite(sigma):
+        return "–"
+    if negative:
+        return f"<b>\N{MINUS SIGN}{abs(sigma):.1f} σ</b> <small>negative flux</small>"
+    return f"<b>{sigma:.1f} σ</b>"
 
 
 def _parameters(session: Session, result: Any) -> str:
@@ -144,21 +162,29 @@ def _correlation(session: Session, result: Any) -> str:
     names, matrix = result.names, result.correlation
     if matrix is None or len(names) < 2:
         return ""
+    labels = [f"{model}.{name}" for model, name in names]
+    compact = len(names) > MANY_PARAMETERS
     head = "".join(f"<th>{number + 1}</th>" for number in range(len(names)))
     lines = []
     for number, (model, name) in enumerate(names):
         cells = []
-        for value in map(float, matrix[number]):
+        for other, value in zip(labels, map(float, matrix[number]), strict=True):
             colour = "37, 99, 235" if value < 0 else "220, 38, 38"
             alpha = min(abs(value), 1.0) * 0.65
-            cells.append(f'<td style="background:rgba({colour},{alpha:.2f})">{_signed(value)}</td>')
+            title = escape(f"{labels[number]}, {other}: {signs(f'{value:.3f}')}")
+            cells.append(
+                f'<td style="background:rgba({colour},{alpha:.2f})" title="{title}">'
+                f"{'' if compact else _signed(value)}</td>"
+            )
         label = f"{_dot(session, model)}{escape(name)}"
-        title = f"{escape(model)}.{escape(name)}"
         lines.append(
-            f'<tr title="{title}"><th>{number + 1}</th><th>{label}</th>{"".join(cells)}</tr>'
+            f'<tr title="{escape(labels[number])}"><th>{number + 1}</th><th>{label}</th>'
+            f"{''.join(cells)}</tr>"
         )
+    caption = "Correlation" + (" (rest on a cell for its number)" if compact else "")
+    css = "imgfit-correlation" + (" imgfit-compact" if compact else "")
     return (
-        '<table class="imgfit-correlation"><caption>Correlation</caption>'
+        f'<table class="{css}"><caption>{caption}</caption>'
         f"<tr><th></th><th></th>{head}</tr>{''.join(lines)}</table>"
     )
 

@@ -224,7 +224,7 @@ class SkyFigure(widgets.VBox):
             image=self._images[0], scales=self._scales, x=[-0.5, 0.5], y=[-0.5, 0.5], pixelated=True
         )
         self._grid = self._lines(
-            ["#e5e7eb"], stroke_width=0.8, opacities=[0.75], line_style="dotted"
+            ["#9fb3cc"], stroke_width=0.9, opacities=[0.95], line_style="dashed"
         )
         self._curves = self._lines(["#ffffff"], stroke_width=1.7)
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
@@ -559,12 +559,17 @@ def _curves(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
 
 
 def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[tuple[float, float, str, str]]:
-    """A source's name, and what each of its curves means where there is room for it."""
+    """A source's name, and what each of its curves means."""
     labels = [(overlay.x, overlay.y, overlay.name, overlay.colour)]
     for outline in overlay.outlines:
+        if not outline.label:
+            continue
         if np.ptp(outline.x) * zoom[0] > 40.0:
             at = int(np.nanargmax(outline.y - 0.5 * outline.x))
             labels.append((outline.x[at], outline.y[at], outline.label, overlay.colour))
+        else:  # below it, clear of the name; the mark shifts all labels by (10, -10) pixels
+            below = float(np.nanmin(outline.y)) - 25.0 / zoom[1]
+            labels.append((overlay.x - 18.0 / zoom[0], below, outline.label, overlay.colour))
     for bar in overlay.errors[-1:]:
         if np.ptp(bar[:, 1]) * zoom[1] > 60.0:
             x, y = bar[int(np.argmin(bar[:, 1]))]

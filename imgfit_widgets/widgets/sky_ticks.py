@@ -123,13 +123,15 @@ def _edge_ticks(
     if not high > low:
         return []
     step = _step(low, high, wanted, sexagesimal, hours)
+    # Minutes even where whole degrees or hours would do, so that one sees which form it is.
+    precision = min(step, 0.25 if hours else 1.0 / 60.0)
     ticks = []
     for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
         value = index * step
         for at in _crossings(pixels, coordinate - value):
             shown = value % 360.0 if longitude else value
             label = (
-                format_sexagesimal(shown, hours, step)
+                format_sexagesimal(shown, hours, precision)
                 if sexagesimal
                 else format_degrees(shown, step, longitude)
             )
