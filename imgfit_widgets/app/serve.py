@@ -167,6 +167,7 @@ def _voila_config(port: int, open_browser: bool) -> dict[str, dict[str, Any]]:
             "ip": "localhost",
             "open_browser": open_browser,
             "log_level": logging.ERROR,
+            "kernel_websocket_connection_class": "imgfit_widgets.app.connection.PromptConnection",
             "config_file_paths": [],  # nobody's settings for other dashboards
         },
         "VoilaConfiguration": {
