@@ -52,6 +52,7 @@ def overlays_of(
     selected: str = "",
     errors: bool = False,
     zoom: float = math.inf,
+    stretch: float | None = None,
 ) -> tuple[Overlay, ...]:
     """How the sources of models look on a map.
 
@@ -65,11 +66,19 @@ def overlays_of(
         Whether the errors of positions are shown: those of a fit that still holds.
     zoom : float
         Screen pixels per map pixel; a size handle stays clear of the centre on the screen.
+    stretch : float, optional
+        The handle's distance in units of the size, as it was when a drag took hold of it.
     """
     least = HANDLE_REACH / zoom
     return tuple(
         _overlay(
-            model, geom, source_colour(models, model.name), model.name == selected, errors, least
+            model,
+            geom,
+            source_colour(models, model.name),
+            model.name == selected,
+            errors,
+            least,
+            stretch,
         )
         for model in models.sky_models
     )
@@ -82,6 +91,7 @@ def _overlay(
     selected: bool,
     with_errors: bool,
     least_reach: float,
+    stretch: float | None,
 ) -> Overlay:
     shape = model.spatial_model
 
@@ -97,8 +107,8 @@ def _overlay(
         at = int(np.nanargmax(curve.x - curve.y))
         handle = edge = (float(curve.x[at]), float(curve.y[at]))
         reach = math.hypot(edge[0] - x, edge[1] - y)
-        if 0.0 < reach < least_reach:
-            share = least_reach / reach
+        share = max(1.0, least_reach / reach if reach else 1.0) if stretch is None else stretch
+        if share > 1.0:
             handle = (x + share * (edge[0] - x), y + share * (edge[1] - y))
             ends = np.array([edge, handle])
             outlines = (*outlines, Outline("", ends[:, 0], ends[:, 1]))
@@ -109,6 +119,15 @@ def _overlay(
                 ends = np.array([-1.0, 1.0])
                 errors.append(pixels(lon + ends * d_lon, lat + ends * d_lat))
     return Overlay(model.name, x, y, colour, selected, outlines, handle, tuple(errors))
+
+
+def _stretch(overlay: Overlay) -> float:
+    """The distance of a source's handle from its centre in units of its size."""
+    if overlay.handle is None or overlay.outlines[-1].label:
+        return 1.0
+    (x, _), (y, _) = overlay.outlines[-1].x, overlay.outlines[-1].y
+    far = math.hypot(overlay.handle[0] - overlay.x, overlay.handle[1] - overlay.y)
+    return far / math.hypot(x - overlay.x, y - overlay.y)
 
 
 def _error(parameter: Any) -> float:
@@ -132,6 +151,7 @@ class MapViewer(Panel):
         self._cached_for: object = None
         self._followed: list[Any] = []
         self._pointer: tuple[float, float] | None = None
+        self._stretch = 1.0
         self.view = SkyView(self._queue, owner)
         self.hand = Hand(session, self.view, lambda: self.main.figure, self._hovered)
         self.main, self.residual = (
@@ -262,8 +282,15 @@ class MapViewer(Panel):
             return
         errors = not self.hand.busy and session.fit_is_current
         overlays = overlays_of(
-            session.models, geom, session.selected, errors, self.main.figure.zoom[0]
+            session.models,
+            geom,
+            session.selected,
+            errors,
+            self.main.figure.zoom[0],
+            self._stretch if self.hand.busy else None,
         )
+        if not self.hand.busy:
+            self._stretch = max([_stretch(overlay) for overlay in overlays], default=1.0)
         for panel in self.panels:
             panel.figure.overlays = overlays
         self._show_badge()
