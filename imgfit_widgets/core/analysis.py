@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import astropy.units as u
-import yaml
 
 from .config import AnalysisConfig
 from .data import DataStore, Observations
@@ -34,6 +33,7 @@ from .maps import MapAxis, WcsGeom
 from .models import FoVBackgroundModel, Models, SkyModel
 from .parallel import open_executor
 from .progress import Progress, part, silent
+from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -292,10 +292,10 @@ def read_datasets(path: str | os.PathLike[str]) -> Datasets:
     if not source.is_file():
         raise DataError(f"{source}: no such file")
     try:
-        content = yaml.safe_load(source.read_text())
+        content = load_yaml(source.read_text())
         kinds = {str(entry.get("type", "MapDataset")) for entry in content["datasets"]}
         entries = [(str(entry["name"]), str(entry["filename"])) for entry in content["datasets"]]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (YamlProblem, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{source}: not a list of datasets with name and filename ({error})"
         ) from error
