@@ -118,6 +118,40 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_store(tmp_path_factory.mktemp("demo") / "store", seed=0)
 
 
+@pytest.fixture(scope="session")
+def small(demo_store: Path) -> Any:
+    """One run of the simulated field in coarse pixels, reduced (Analysis). Not to be changed."""
+    from imgfit_widgets import Analysis, AnalysisConfig
+
+    config = AnalysisConfig.read(demo_store / "config.yaml")
+    config.observations.obs_ids = [1]
+    config.datasets.geom.wcs.binsize = "0.05 deg"
+    analysis = Analysis(config)
+    analysis.get_observations()
+    analysis.get_datasets()
+    return analysis
+
+
+@pytest.fixture
+def small_config(small: Any) -> Any:
+    return small.config.copy()
+
+
+@pytest.fixture
+def reduced(small: Any) -> Any:
+    return small.datasets
+
+
+@pytest.fixture
+def session(small: Any) -> Any:
+    """A session with data, as after Reduce."""
+    from imgfit_widgets import Session
+
+    session = Session(small.config)
+    session.set_datasets(small.datasets, small.config)
+    return session
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Any:
     """Run ``imgfit-widgets`` as a process; the answer has status, out, err and json()."""

@@ -8,48 +8,13 @@ import threading
 import time
 
 import pytest
+from small import bright, centre
 
 from imgfit_widgets.core.analysis import Analysis
 from imgfit_widgets.core.config import AnalysisConfig
 from imgfit_widgets.core.errors import ConfigError, DataError, ImgfitError, ModelError
 from imgfit_widgets.core.models import Models
 from imgfit_widgets.session import Session
-
-
-@pytest.fixture(scope="module")
-def small_config(demo_store):
-    """The simulated field, one run, coarse pixels: reduced in a fraction of a second."""
-    config = AnalysisConfig.read(demo_store / "config.yaml")
-    config.observations.obs_ids = [1]
-    config.datasets.geom.wcs.binsize = "0.05 deg"
-    return config
-
-
-@pytest.fixture(scope="module")
-def reduced(small_config):
-    analysis = Analysis(small_config)
-    analysis.get_observations()
-    analysis.get_datasets()
-    return analysis.datasets
-
-
-@pytest.fixture
-def session(small_config, reduced):
-    """A session with data, as after Reduce."""
-    session = Session(small_config)
-    session.set_datasets(reduced, small_config)
-    return session
-
-
-def centre(session):
-    return session.dataset.geom.center_lonlat
-
-
-def bright(demo_store):
-    """Where the brightest source was simulated: longitude, latitude, flux."""
-    model = Models.read(demo_store / "truth.yaml")[0]
-    return (*model.spatial_model.position_lonlat, model.linear_parameter.value)
-
 
 # --- reduction
 

@@ -4,31 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from imgfit_widgets.core.analysis import Analysis
-from imgfit_widgets.core.config import AnalysisConfig
-from imgfit_widgets.session import Session
 from imgfit_widgets.widgets.config_editor import ConfigEditor
 from imgfit_widgets.widgets.model_editor import ModelEditor
 
 BINSIZE = "datasets.geom.wcs.binsize"
-
-
-@pytest.fixture(scope="module")
-def reduced(demo_store):
-    config = AnalysisConfig.read(demo_store / "config.yaml")
-    config.observations.obs_ids = [1]
-    config.datasets.geom.wcs.binsize = "0.05 deg"
-    analysis = Analysis(config)
-    analysis.get_observations()
-    analysis.get_datasets()
-    return analysis
-
-
-@pytest.fixture
-def session(reduced):
-    session = Session(reduced.config)
-    session.set_datasets(reduced.datasets, reduced.config)
-    return session
 
 
 def hidden(widget):

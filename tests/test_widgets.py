@@ -16,7 +16,6 @@ from imgfit_widgets.app.serve import (
     serve,
     workbench,
 )
-from imgfit_widgets.core.analysis import Analysis
 from imgfit_widgets.core.config import AnalysisConfig
 from imgfit_widgets.core.errors import ImgfitError, InputError
 from imgfit_widgets.core.models import Models
@@ -37,24 +36,6 @@ from imgfit_widgets.widgets.style import SOURCE_COLOURS, source_colour, style_te
 from imgfit_widgets.widgets.workbench import Workbench
 
 BINSIZE = "datasets.geom.wcs.binsize"
-
-
-@pytest.fixture(scope="module")
-def reduced(demo_store):
-    config = AnalysisConfig.read(demo_store / "config.yaml")
-    config.observations.obs_ids = [1]
-    config.datasets.geom.wcs.binsize = "0.05 deg"
-    analysis = Analysis(config)
-    analysis.get_observations()
-    analysis.get_datasets()
-    return analysis
-
-
-@pytest.fixture
-def session(reduced):
-    session = Session(reduced.config)
-    session.set_datasets(reduced.datasets, reduced.config)
-    return session
 
 
 def classes(widget):
@@ -381,13 +362,13 @@ def test_errors_are_shown_and_dismissed(session):
     assert session.error == "" and bar.layout.display == "none"
 
 
-def test_a_workbench_takes_whatever_is_at_hand(session, reduced, tmp_path):
+def test_a_workbench_takes_whatever_is_at_hand(session, small, tmp_path):
     path = tmp_path / "config.yaml"
-    reduced.config.write(path)
-    expected = reduced.config.to_dict()
-    for source in (path, str(path), reduced.config.to_yaml(), reduced.config):
+    small.config.write(path)
+    expected = small.config.to_dict()
+    for source in (path, str(path), small.config.to_yaml(), small.config):
         assert Workbench(source).session.config.to_dict() == expected
-    assert Workbench(reduced.datasets["stacked"]).session.dataset is reduced.datasets["stacked"]
+    assert Workbench(small.datasets["stacked"]).session.dataset is small.datasets["stacked"]
     assert Workbench(session).session is session is Workbench(session=session).session
     with pytest.raises(InputError, match="int cannot be worked on"):
         Workbench(3)
@@ -458,9 +439,9 @@ def test_a_name_is_never_taken_for_html(session):
 # --- what is served
 
 
-def test_a_visitor_finds_the_data_reduced_and_undo_empty(reduced, demo_store, tmp_path):
+def test_a_visitor_finds_the_data_reduced_and_undo_empty(small, demo_store, tmp_path):
     config = tmp_path / "config.yaml"
-    reduced.config.write(config)
+    small.config.write(config)
     settings = {"config": str(config), "models": str(demo_store / "models.yaml")}
     session = workbench(settings).session
     session.task.wait(60)
@@ -474,9 +455,9 @@ def test_a_visitor_of_a_broken_configuration_is_told_so(tmp_path):
     assert "did you mean datasets.geom?" in session.error and session.task.status == "idle"
 
 
-def test_a_visitor_cannot_read_outside_of_the_data_roots(reduced, tmp_path):
+def test_a_visitor_cannot_read_outside_of_the_data_roots(small, tmp_path):
     config = tmp_path / "config.yaml"
-    reduced.config.write(config)
+    small.config.write(config)
     session = workbench({"config": str(config), "data_roots": [str(tmp_path)]}).session
     assert "not in a folder that this server may read" in session.error
 
