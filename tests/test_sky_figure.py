@@ -14,7 +14,7 @@ from PIL import Image
 from imgfit_widgets.core.maps import WcsGeom
 from imgfit_widgets.task import Owner
 from imgfit_widgets.widgets import palette
-from imgfit_widgets.widgets.charts import CutEditor, ProfileChart, TraceChart
+from imgfit_widgets.widgets.charts import CutEditor
 from imgfit_widgets.widgets.events import EventQueue
 from imgfit_widgets.widgets.gestures import Hit, Outline, Overlay, hit_test
 from imgfit_widgets.widgets.sky_figure import SkyFigure
@@ -559,17 +559,3 @@ def test_cut_editor_takes_numbers_and_refuses_reversed_cuts():
     assert editor.cuts == (10.0, 33.25)
     assert 10 ** editor.bars.y.max() - 1 == pytest.approx(2.0)
     assert editor.marker.x[[0, -1]].tolist() == [10.0, 33.25]
-
-
-def test_trace_leaves_out_what_is_not_finite():
-    chart = TraceChart()
-    for x, y in ((1, 5.0), (2, np.nan), (3, 4.0)):
-        chart.add(x, y)
-    assert chart.line.x.tolist() == [1.0, 3.0] and chart.line.y.tolist() == [5.0, 4.0]
-
-
-def test_profile_marks_value_and_errors():
-    chart = ProfileChart()
-    x = np.linspace(-1.0, 1.0, 21)
-    chart.show(x, 4 * x**2, 0.0, (0.5, 0.5), "lon_0 (deg)")
-    assert chart.best.x[[0, 3, 6]].tolist() == [-0.5, 0.0, 0.5]

@@ -1,12 +1,4 @@
-"""Small charts: the histogram behind the cuts, the statistic during a fit, a likelihood profile.
-
-`CutEditor`
-    Histogram of a map with its two cuts, to be set by number or by slider.
-`TraceChart`
-    A quantity that grows point by point, such as the fit statistic against evaluations.
-`ProfileChart`
-    The statistic against one parameter, with the value and its errors.
-"""
+"""Small charts: the histogram of a map with its two cuts, to be set by number or by slider."""
 
 from __future__ import annotations
 
@@ -19,7 +11,7 @@ from bqplot import Axis, Figure, LinearScale, Lines
 from numpy.typing import ArrayLike, NDArray
 from traitlets import Float, Tuple, Unicode, observe
 
-from .palette import nice_step, number, separate
+from .palette import nice_step, separate
 
 FloatArray = NDArray[np.float64]
 
@@ -172,92 +164,3 @@ class CutEditor(widgets.VBox):
         high = self.cuts[1] if abs(high - self.cuts[1]) < step else float(f"{high:.4g}")
         if low < high:
             self.cuts = (low, high)
-
-
-class TraceChart(widgets.VBox):
-    """A curve that grows: add points while something runs."""
-
-    def __init__(
-        self, x_label: str = "evaluations", y_label: str = "statistic", height: int = 150
-    ) -> None:
-        self._x, self._y = LinearScale(), LinearScale()
-        self.line = Lines(
-            x=_NOTHING,
-            y=_NOTHING,
-            scales={"x": self._x, "y": self._y},
-            colors=[ACCENT],
-            stroke_width=1.8,
-        )
-        self._points: list[tuple[float, float]] = []
-        axes = _axes(self._x, self._y, x_label, y_label)
-        super().__init__([_figure([self.line], axes, height, left=64)])
-        axes[1].label_offset = "54px"
-        self.add_class("imgfit-trace")
-
-    def clear(self) -> None:
-        """Start anew."""
-        self._points = []
-        self._draw(_NOTHING, _NOTHING)
-
-    def add(self, x: float, y: float) -> None:
-        """Add a point; one that is not finite is left out."""
-        if np.isfinite(x) and np.isfinite(y):
-            self._points.append((float(x), float(y)))
-            points = np.array(self._points)
-            self._draw(points[:, 0], points[:, 1])
-
-    def _draw(self, x: FloatArray, y: FloatArray) -> None:
-        with self.line.hold_sync():
-            self.line.x, self.line.y = x, y
-
-
-class ProfileChart(widgets.VBox):
-    """ΔTS against one parameter, its best value, and the values where it has risen by 1."""
-
-    def __init__(self, height: int = 190) -> None:
-        self._x, self._y = LinearScale(), LinearScale(min=0.0)
-        scales = {"x": self._x, "y": self._y}
-        self.curve = Lines(x=_NOTHING, y=_NOTHING, scales=scales, colors=[ACCENT], stroke_width=1.8)
-        self.best = Lines(
-            x=_NOTHING, y=_NOTHING, scales=scales, colors=[MUTED], line_style="dashed"
-        )
-        self.level = Lines(x=_NOTHING, y=_NOTHING, scales=scales, colors=[MUTED], stroke_width=1.0)
-        self._axes = _axes(self._x, self._y, "", "ΔTS")
-        super().__init__([_figure([self.level, self.best, self.curve], self._axes, height)])
-        self.add_class("imgfit-profile")
-
-    def show(
-        self,
-        x: ArrayLike,
-        delta_ts: ArrayLike,
-        best: float,
-        errors: tuple[float, float] | None = None,
-        label: str = "",
-    ) -> None:
-        """Draw a profile.
-
-        Parameters
-        ----------
-        x, delta_ts : array_like
-            Parameter values, and the statistic above its minimum there.
-        best : float
-            The value at the minimum.
-        errors : (float, float), optional
-            Its errors downwards and upwards, both positive.
-        label : str
-            Name and unit of the parameter.
-        """
-        values, height = np.asarray(x, dtype=float), np.asarray(delta_ts, dtype=float)
-        top = float(np.nanmax(height, initial=1.0))
-        at = [best] if errors is None else [best - errors[0], best, best + errors[1]]
-        with self.curve.hold_sync():
-            self.curve.x, self.curve.y = values, height
-        with self.level.hold_sync():
-            self.level.x, self.level.y = np.array([values.min(), values.max()]), np.ones(2)
-        rises = [[[place, place], [0.0, top]] for place in at]
-        gap = np.array([[np.nan], [np.nan]])
-        parts = [part for rise in rises for part in (gap, np.array(rise))][1:]
-        joined = np.concatenate(parts, axis=1)
-        with self.best.hold_sync():
-            self.best.x, self.best.y = joined
-        self._axes[0].label = label or number(best)
