@@ -10,6 +10,7 @@ from .numbers import count_text, signs, value_text
 from .progress import ProgressBar
 from .style import Panel, button, card_head, escape, row, show, text
 
+REFRESH = 0.08  # seconds between two looks at the statistic while a source is dragged
 _KINDS = {"reduce": "reducing the data", "fit": "fitting", "snap": "moving the source"}
 
 
@@ -34,7 +35,7 @@ class FitPanel(Panel):
         session.task.observe(self._update, ["status", "message"])
         session.task.observe(self._follow, "live")
         session.observe(self._update, ["revision", "datasets"])
-        session.observe(self._show_statistic, "preview")
+        session.observe(self._preview_changed, "preview")
         self._update()
 
     def _update(self, change: object = None) -> None:
@@ -79,6 +80,10 @@ class FitPanel(Panel):
             f'<div class="imgfit-figures"><span>Statistic <b>{stat}</b></span>'
             f"<span>Evaluations <b>{step.nfev}</b></span></div><table>{cells}</table>"
         )
+
+    def _preview_changed(self, change: object = None) -> None:
+        # In a drag the map goes first: each further message costs the page a layout.
+        self.session.owner.soon(self._show_statistic, REFRESH)
 
     def _show_statistic(self, change: object = None) -> None:
         """Between fits: the statistic of the parameters as they are."""
