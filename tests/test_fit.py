@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -370,16 +371,43 @@ def test_tutorial_is_fitted_as_the_exact_model_is(tutorial_gammapy: Any, referen
     assert evaluator.stat(evaluator.x0) == pytest.approx(171088.05, abs=0.5)
 
 
+def fits_from_around(dataset: MapDataset, models: Models, reach: float) -> Iterator[Any]:
+    """Fits from 100 random starts within ``reach`` degrees of the source."""
+    rng = np.random.default_rng(11)
+    for _ in range(100):
+        radius, angle = reach * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+        models.parameters["lon_0"].value = TRUTH["lon_0"][0] + radius * np.cos(angle)
+        models.parameters["lat_0"].value = TRUTH["lat_0"][0] + radius * np.sin(angle)
+        yield Fit().solve(dataset, models)
+
+
+def test_tutorial_from_further_off_ends_in_a_minimum_on_the_map(
+    tutorial: Any, reference: Path
+) -> None:
+    """A true minimum (flat, and no lower in any direction), or a reason; never a runaway."""
+    dataset = tutorial.datasets["stacked"]
+    models = tutorial_models(reference)
+    evaluator = Evaluator([dataset], models)
+    for result in fits_from_around(dataset, models, 0.5):
+        assert np.all(np.isfinite(result.values))
+        assert dataset.geom.contains(result.values[1], result.values[2])
+        if not result.success:
+            assert len(result.message) > 20
+            continue
+        slope = evaluator.stat_and_gradient(result.values)[1] * result.errors
+        assert np.abs(slope).max() < 0.01
+        for i, error in enumerate(result.errors):
+            for sign in (-1.0, 1.0):
+                beside = result.values.copy()
+                beside[i] += 0.3 * sign * error
+                assert evaluator.stat(beside) > result.total_stat
+
+
 def test_tutorial_has_one_minimum_near_its_source(tutorial: Any, reference: Path) -> None:
     dataset = tutorial.datasets["stacked"]
     models = tutorial_models(reference)
     best = Fit().solve(dataset, models)
-    rng = np.random.default_rng(11)
-    for _ in range(25):
-        radius, angle = 0.1 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-        models.parameters["lon_0"].value = 0.02 + radius * np.cos(angle)
-        models.parameters["lat_0"].value = 0.01 + radius * np.sin(angle)
-        result = Fit().solve(dataset, models)
+    for result in fits_from_around(dataset, models, 0.1):
         assert result.success, result.message
         assert np.abs((result.values - best.values) / best.errors).max() < 0.01
     for axis in (1, 2):
