@@ -87,7 +87,7 @@ def test_it_shows_what_display_map_gives(session, viewer):
     for kind in MAP_KINDS:
         viewer.main.kind.value = kind
         expected = display_map(dataset, kind, session.preview.npred[0], 0.1)
-        np.testing.assert_array_equal(viewer.main.figure.data, expected)
+        np.testing.assert_allclose(viewer.main.figure.data, expected, rtol=1e-9, atol=1e-7)
     assert np.isnan(viewer.main.figure.data).any()
 
 

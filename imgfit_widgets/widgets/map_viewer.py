@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from traitlets import link
 
 from ..core.errors import ImgfitError
-from ..core.estimators.display import MAP_KINDS, display_map
+from ..core.estimators.display import MAP_KINDS, ResidualMap, display_map
 from ..core.maps import WcsGeom
 from ..core.models import Models, SkyModel
 from ..session import Session
@@ -149,6 +149,7 @@ class MapViewer(Panel):
         self._queue = EventQueue(owner)
         self._cache: dict[tuple[str, float], FloatArray] = {}
         self._cached_for: object = None
+        self._residual: tuple[float, ResidualMap] | None = None
         self._followed: list[Any] = []
         self._pointer: tuple[float, float] | None = None
         self._stretch = 1.0
@@ -317,14 +318,19 @@ class MapViewer(Panel):
         """The values of a map; those that no model changes are kept."""
         dataset = self.session.dataset
         if self._cached_for is not dataset:
-            self._cache, self._cached_for = {}, dataset
+            self._cache, self._residual, self._cached_for = {}, None, dataset
         if dataset is None:
             return np.full((1, 1), np.nan)
         key = (kind, radius if MAP_KINDS[kind].correlated else 0.0)
         if key in self._cache:
             return self._cache[key]
         try:
-            data = display_map(dataset, kind, self._npred(), radius)
+            npred = self._npred()
+            if kind == "residual" and npred is not None:
+                if self._residual is None or self._residual[0] != radius:
+                    self._residual = radius, ResidualMap(dataset, radius)
+                return self._residual[1](npred)
+            data = display_map(dataset, kind, npred, radius)
         except ImgfitError as error:
             self.session.error = str(error)
             data = np.full(dataset.geom.shape, np.nan)

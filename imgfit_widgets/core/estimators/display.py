@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..dataset import MapDataset
 from ..errors import DataError
-from .excess import excess_maps
+from .excess import Significance, excess_maps
 
 FloatArray = NDArray[np.float64]
 
@@ -122,6 +122,31 @@ def display_map(
     radii = [correlation_radius_deg / scale for scale in dataset.geom.pixel_scales]
     maps = excess_maps(counts, expected, mask, *radii)
     return maps.excess if kind == "excess" else maps.sqrt_ts
+
+
+class ResidualMap:
+    """The residual map of a dataset for one prediction after another, as in a drag.
+
+    The same as `display_map` of the kind "residual", with what the prediction does not change
+    computed once.
+
+    Parameters
+    ----------
+    dataset : `MapDataset`
+    correlation_radius_deg : float
+        Degrees.
+    """
+
+    def __init__(self, dataset: MapDataset, correlation_radius_deg: float = 0.1) -> None:
+        self._inside = np.where(dataset.mask, 1.0, 0.0)
+        radii = [correlation_radius_deg / scale for scale in dataset.geom.pixel_scales]
+        counts = _plane(dataset.counts.data * self._inside, None)
+        mask = _plane(self._inside, None) > 0
+        self._significance = Significance(counts, mask, *radii)
+
+    def __call__(self, npred: FloatArray) -> FloatArray:
+        """The map, shape (ny, nx), for expected counts of shape (energy, y, x)."""
+        return self._significance(np.einsum("eyx,eyx->yx", npred, self._inside))
 
 
 def _plane(cube: FloatArray, band: int | None) -> FloatArray:

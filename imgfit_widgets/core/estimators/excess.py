@@ -59,6 +59,46 @@ def sqrt_ts(counts: FloatArray, expected: FloatArray) -> FloatArray:
     return np.where(expected > 0, value, np.nan)
 
 
+class Significance:
+    """`sqrt_ts` within circles of the same counts over one expectation after another.
+
+    What the expectation does not change is computed once, as a drag asks for.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (ny, nx)
+    mask : ndarray of bool, shape (ny, nx)
+        Pixels that are used; sums leave the others out.
+    radius, radius_y : float
+        As for `disk_sum`.
+    """
+
+    def __init__(
+        self,
+        counts: FloatArray,
+        mask: NDArray[np.bool_],
+        radius: float,
+        radius_y: float | None = None,
+    ) -> None:
+        self._unused, self._radii = ~mask, (radius, radius_y)
+        self._counts = _whole(disk_sum(np.where(mask, counts, 0.0), radius, radius_y), counts)
+        self._own = xlogy(self._counts, self._counts) - self._counts
+
+    def __call__(self, expected: FloatArray) -> FloatArray:
+        """The map of an expectation, shape (ny, nx); NaN outside the mask."""
+        mu = disk_sum(np.where(self._unused, 0.0, expected), *self._radii)
+        mu[self._unused | ~(mu > 0)] = np.nan
+        half_ts = self._own + mu
+        half_ts -= self._counts * np.log(mu)
+        np.maximum(half_ts, 0.0, out=half_ts)
+        return np.copysign(np.sqrt(2.0 * half_ts), self._counts - mu)
+
+
+def _whole(sums: FloatArray, counts: FloatArray) -> FloatArray:
+    """Sums of counts without the rounding noise that differences of running sums leave."""
+    return np.rint(sums) if np.all(counts == np.rint(counts)) else sums
+
+
 def excess_maps(
     counts: FloatArray,
     expected: FloatArray,
@@ -84,9 +124,7 @@ def excess_maps(
     """
     if not radius >= 0:
         raise DataError(f"correlation radius: {radius:g} pixels; expected 0 or more")
-    n = disk_sum(np.where(mask, counts, 0.0), radius, radius_y)
-    # Differences of running sums leave rounding noise where all terms are 0.
-    n = np.rint(n) if np.all(counts == np.rint(counts)) else n
+    n = _whole(disk_sum(np.where(mask, counts, 0.0), radius, radius_y), counts)
     mu = disk_sum(np.where(mask, expected, 0.0), radius, radius_y)
     maps = (n, mu, n - mu, sqrt_ts(n, mu))
     return ExcessMaps(*(np.where(mask, values, np.nan) for values in maps))
