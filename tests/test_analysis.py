@@ -14,7 +14,7 @@ from scipy.ndimage import convolve
 from imgfit_widgets import Analysis, AnalysisConfig
 from imgfit_widgets.core.analysis import read_datasets
 from imgfit_widgets.core.errors import DataError, ModelError
-from imgfit_widgets.core.estimators.display import MAP_KINDS, display_map
+from imgfit_widgets.core.estimators.display import MAP_KINDS, ResidualMap, display_map
 from imgfit_widgets.core.estimators.excess import disk_sum, excess_maps, sqrt_ts
 from imgfit_widgets.core.models import GaussianSpatialModel, Models
 
@@ -271,3 +271,14 @@ def test_another_shape_of_a_source_is_seen_by_the_likelihood_and_by_watchers(ref
     assert models.parameters["sigma"].label == "GC-1.sigma"
     with pytest.raises(ModelError, match="GC-1: spatial_model 3 is no spatial model"):
         models["GC-1"].spatial_model = 3
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.1])
+def test_residuals_of_a_drag_are_those_of_a_single_map(walk, radius):
+    analysis, _ = walk
+    dataset = analysis.datasets["stacked"]
+    follow = ResidualMap(dataset, radius)
+    for factor in (0.9, 1.05):
+        npred = dataset.npred().data * factor
+        expected = display_map(dataset, "residual", npred, radius)
+        np.testing.assert_allclose(follow(npred), expected, atol=1e-7)
