@@ -18,6 +18,7 @@ PACKAGE = ROOT / "imgfit_widgets"
 LAYERS = [
     ["core.errors", "core.progress", "core.yaml_text"],
     ["core.fields", "core.paths"],
+    ["core.options"],
     ["core.config", "core.maps", "core.stats", "core.parallel"],
     ["core.irf"],
     ["core.data", "core.models"],

@@ -21,21 +21,34 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, cast
 
-import astropy.units as u
+import numpy as np
 
-from .config import AnalysisConfig
+from .config import AnalysisConfig, EnergyAxis
 from .data import DataStore, Observations
 from .dataset import Datasets, MapDataset
 from .errors import DataError, ModelError
 from .fit import Fit, FitResult
-from .makers import Reduction, reduce_observations
-from .maps import MapAxis, WcsGeom
+from .makers import (
+    AdaptiveRingBackground,
+    BackgroundMethod,
+    Exclusion,
+    FoVBackground,
+    Reduction,
+    RingBackground,
+    SafeMask,
+    reduce_observations,
+)
+from .maps import MapAxis, WcsGeom, convert_frame
 from .models import FoVBackgroundModel, Models, SkyModel
+from .options import FoVBackgroundOptions, RingOptions, SafeMaskOptions
 from .parallel import open_executor
 from .progress import Progress, part, silent
 from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
+
+PROJECTIONS = ("CAR", "TAN")
+"""Projections of the maps that a configuration describes; others come from a FITS image."""
 
 
 class Analysis:
@@ -50,10 +63,18 @@ class Analysis:
         Where runs are reduced; by default ``general.n_jobs`` processes, or just here.
     set_logging : bool
         Whether Python's logging is configured as ``general.log`` says.
+    geometry : `WcsGeom`, path or str, optional
+        The pixels of the maps instead of those that the configuration asks for: a geometry, a FITS
+        image whose pixels are taken, or a projection (``CAR``, the default, or ``TAN``) for the
+        pixels of the configuration.
+    skip_failed : bool
+        Go on without the runs that cannot be used; `failed` names them.
 
     Attributes
     ----------
     observations : `Observations` or None
+    failed : dict of int to str
+        Why runs were left out.
     datasets : `Datasets` or None
     fit_result : `FitResult` or None
     timing : dict
@@ -66,6 +87,8 @@ class Analysis:
         accuracy: str = "exact",
         executor: Executor | None = None,
         set_logging: bool = True,
+        geometry: WcsGeom | str | os.PathLike[str] | None = None,
+        skip_failed: bool = False,
     ) -> None:
         self.config = (
             config if isinstance(config, AnalysisConfig) else AnalysisConfig.from_dict(config)
@@ -74,6 +97,9 @@ class Analysis:
             self.config.set_logging()
         self.accuracy = accuracy
         self.executor = executor
+        self.geom, self.projection = _geometry(geometry)
+        self.skip_failed = skip_failed
+        self.failed: dict[int, str] = {}
         self.datastore: DataStore | None = None
         self.observations: Observations | None = None
         self.datasets: Datasets | None = None
@@ -129,6 +155,7 @@ class Analysis:
                 stack=self.config.datasets.stack,
                 progress=progress,
                 executor=self.executor or processes,
+                failed=self.failed if self.skip_failed else None,
             )
         self.datasets = self._in_fit_range(datasets)
         self.fit_result = None
@@ -136,37 +163,48 @@ class Analysis:
 
     def _reduction(self) -> Reduction:
         settings = self.config.datasets
-        wcs, axes = settings.geom.wcs, settings.geom.axes
-        axis = MapAxis.from_energy_bounds(axes.energy.min, axes.energy.max, axes.energy.nbins)
-        axis_true = MapAxis.from_energy_bounds(
-            axes.energy_true.min, axes.energy_true.max, axes.energy_true.nbins, "energy_true"
-        )
-        geom = WcsGeom.create(
-            (wcs.skydir.lon.to_value("deg"), wcs.skydir.lat.to_value("deg")),
-            (wcs.width.width.to_value("deg"), wcs.width.height.to_value("deg")),
-            wcs.binsize.to_value("deg"),
-            frame=wcs.skydir.frame,
-            axes=[axis],
-        )
-        safe = None
-        if "offset-max" in (settings.safe_mask.methods or ()):
-            value = settings.safe_mask.parameters.get("offset_max", "3 deg")
-            safe = _degrees(value)
+        axes = settings.geom.axes
+        exact = self.accuracy == "exact"
+        axis = _energy_axis(axes.energy, "energy", exact)
+        true = axes.energy if axes.energy_true.min is None else axes.energy_true
+        axis_true = _energy_axis(true, "energy_true", exact)
+        geom = self._geometry(axis)
+        background = settings.background
+        exclusion = None
+        if background.exclusion is not None and background.method is not None:
+            exclusion = Exclusion(background.exclusion, background.path_of("exclusion"))
         return Reduction(
             geom,
             axis_true,
-            wcs.binsize_irf.to_value("deg"),
+            settings.geom.wcs.binsize_irf.to_value("deg"),
             settings.geom.selection.offset_max.to_value("deg"),
-            safe,
-            settings.background.method == "fov_background",
+            _safe_mask(settings.safe_mask.methods, settings.safe_mask.options()),
+            _background(background.options(), exact),
+            exclusion,
+            tuple(settings.map_selection),
             self.accuracy,
+        )
+
+    def _geometry(self, axis: MapAxis) -> WcsGeom:
+        """The geometry that was given, or that of the configuration."""
+        if self.geom is not None:
+            return self.geom.to_cube([axis])
+        wcs = self.config.datasets.geom.wcs
+        return WcsGeom.create(
+            (wcs.skydir.lon.to_value("deg"), wcs.skydir.lat.to_value("deg")),
+            (wcs.width.width.to_value("deg"), wcs.width.height.to_value("deg")),
+            wcs.binsize.to_value("deg"),
+            self.projection,
+            wcs.skydir.frame,
+            axes=[axis],
         )
 
     def _in_fit_range(self, datasets: Datasets) -> Datasets:
         """Datasets with only the bins of ``fit.fit_range`` to fit."""
         limits = self.config.fit.fit_range
         low, high = (None if e is None else e.to_value("TeV") for e in (limits.min, limits.max))
-        return Datasets(dataset.with_fit_range(low, high) for dataset in datasets)
+        tolerance = 1e-9 if self.accuracy == "exact" else 0.0
+        return Datasets(dataset.with_fit_range(low, high, tolerance) for dataset in datasets)
 
     def set_models(
         self, models: Models | str | os.PathLike[str] | Iterable[Any], extend: bool = True
@@ -304,5 +342,59 @@ def read_datasets(path: str | os.PathLike[str]) -> Datasets:
     return Datasets(MapDataset.read(source.parent / file, name) for name, file in entries)
 
 
-def _degrees(value: Any) -> float:
-    return float(u.Quantity(value).to_value("deg"))
+def _energy_axis(section: EnergyAxis, name: str, exact: bool) -> MapAxis:
+    axis = MapAxis.from_energy_bounds(section.min, section.max, section.nbins, name)
+    if exact:
+        return axis
+    # Gammapy's edges are off in the last bit, which decides whether a bin ends within a range.
+    low, high = (np.log(end.to_value("TeV")) for end in (section.min, section.max))
+    return MapAxis(name, np.exp(np.linspace(low, high, section.nbins + 1)))
+
+
+def _safe_mask(methods: Iterable[str], options: SafeMaskOptions) -> SafeMask:
+    position = None
+    if options.position.is_set():
+        at = options.position
+        lon, lat = convert_frame(at.lon.deg, at.lat.deg, at.frame, "icrs")
+        position = float(lon), float(lat)
+    fixed = options.fixed_offset
+    return SafeMask(
+        tuple(methods),
+        options.offset_max.to_value("deg"),
+        options.aeff_percent,
+        options.bias_percent,
+        position,
+        None if fixed is None else fixed.to_value("deg"),
+        options.irfs == "DL3",
+    )
+
+
+def _background(
+    options: FoVBackgroundOptions | RingOptions | None, exact: bool
+) -> BackgroundMethod | None:
+    if options is None:
+        return None
+    if isinstance(options, FoVBackgroundOptions):
+        return FoVBackground(options.min_counts, options.min_npred_background)
+    r_in, width = options.r_in.to_value("deg"), options.width.to_value("deg")
+    if not options.adaptive:
+        return RingBackground(r_in, width, inside_only=exact)
+    return AdaptiveRingBackground(
+        r_in,
+        width,
+        options.r_out_max.to_value("deg"),
+        options.stepsize.to_value("deg"),
+        options.threshold_alpha,
+        options.theta.to_value("deg") if exact else 0.0,
+        options.method == "fixed_width",
+        inside_only=exact,
+    )
+
+
+def _geometry(given: WcsGeom | str | os.PathLike[str] | None) -> tuple[WcsGeom | None, str]:
+    """A geometry, if one is given, and the projection for that of the configuration."""
+    if given is None or isinstance(given, WcsGeom):
+        return given, "CAR"
+    if isinstance(given, str) and given.upper() in PROJECTIONS:
+        return None, given.upper()
+    return WcsGeom.read(given), "CAR"

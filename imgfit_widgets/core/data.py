@@ -266,6 +266,17 @@ class Observation:
     def bkg(self) -> Background3D:
         return self._irf("bkg")  # type: ignore[return-value]
 
+    def fov_rotations(self, exact: bool) -> list[tuple[float, FloatArray]]:
+        ra, dec = np.radians(self.pointing)
+        matrix = np.array(
+            [
+                [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)],
+                [np.sin(ra), -np.cos(ra), 0.0],
+                [-np.sin(dec) * np.cos(ra), -np.sin(dec) * np.sin(ra), np.cos(dec)],
+            ]
+        )
+        return [(1.0, matrix)]
+
     def __str__(self) -> str:
         ra, dec = self.pointing
         return (

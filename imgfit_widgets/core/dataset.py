@@ -149,11 +149,16 @@ class MapDataset:
         mask.flags.writeable = False
         return mask
 
-    def with_fit_range(self, energy_min: float | None, energy_max: float | None) -> MapDataset:
-        """The dataset with only reconstructed bins wholly between two energies (TeV) to fit."""
+    def with_fit_range(
+        self, energy_min: float | None, energy_max: float | None, tolerance: float = 1e-9
+    ) -> MapDataset:
+        """The dataset with only reconstructed bins wholly between two energies (TeV) to fit.
+
+        ``tolerance`` is relative; by default it makes up for rounding.
+        """
         bounds = self.energy_axis.bounds
-        low = -np.inf if energy_min is None else energy_min * (1 - 1e-9)
-        high = np.inf if energy_max is None else energy_max * (1 + 1e-9)
+        low = -np.inf if energy_min is None else energy_min * (1 - tolerance)
+        high = np.inf if energy_max is None else energy_max * (1 + tolerance)
         inside = (bounds[:-1] >= low) & (bounds[1:] <= high)
         if not inside.any():
             raise DataError(

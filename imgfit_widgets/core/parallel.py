@@ -10,7 +10,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from .errors import InputError
@@ -20,12 +20,21 @@ Result = TypeVar("Result")
 
 # Items handed out ahead of the one that is awaited: keeps workers busy and memory bounded.
 AHEAD = 8
+# Seconds between two looks at whether to stop.
+WATCH = 0.1
 
 
 def imap(
-    function: Callable[[Item], Result], items: Iterable[Item], executor: Executor | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    executor: Executor | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Results of a function over items, in order, at most `AHEAD` of them in the making."""
+    """Results of a function over items, in order, at most `AHEAD` of them in the making.
+
+    ``watch`` is called every `WATCH` seconds while a result is awaited; it may raise (`Cancelled`),
+    and what has not begun is then dropped.
+    """
     if executor is None:
         yield from map(function, items)
         return
@@ -34,12 +43,20 @@ def imap(
         for item in items:
             waiting.append(executor.submit(function, item))
             if len(waiting) >= AHEAD:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), watch)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), watch)
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _result(future: Future[Result], watch: Callable[[], None] | None) -> Result:
+    while watch is not None and not future.done():
+        watch()
+        with suppress(TimeoutError):
+            return future.result(timeout=WATCH)
+    return future.result()
 
 
 @contextmanager
@@ -81,5 +98,6 @@ def open_executor(n_jobs: int = 1, scheduler: str | None = None) -> Iterator[Exe
         try:
             yield pool
         finally:
-            # What is still waiting is not begun when the work was cancelled.
-            pool.shutdown(cancel_futures=True)
+            # What is still waiting is not begun when the work was cancelled, and what is being
+            # worked at is not waited for: its result goes nowhere.
+            pool.shutdown(wait=False, cancel_futures=True)

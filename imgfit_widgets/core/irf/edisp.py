@@ -20,6 +20,8 @@ from .axis import FloatArray, IrfAxis
 
 # Probabilities under this are numerical noise of the tables.
 THRESHOLD = 1e-8
+# Numbers held at once where densities are followed one by one.
+_CHUNK = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +81,67 @@ class EnergyDispersion2D:
             return np.asarray(first + (second - first) * share[..., None])
 
         cumulative = below(node) * lower_share + below(upper) * upper_share
-        at = self.offset.weights(offsets).T
+        at_offset = self.offset.weights(offsets).T
+        total = cumulative[:, -1:] @ at_offset
+        found = np.diff(cumulative[:, :-1], axis=1) @ at_offset
+
+        at_energy = self.energy.weights(samples)
+        for rows, columns in self._extrapolated(samples, np.asarray(offsets, dtype=float)):
+            # Where a straight line is drawn on beyond the nodes the density can fall below 0.
+            step = max(1, _CHUNK // (len(columns) * len(bounds)))
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                density = self._clipped(at_energy[some], at_offset[:, columns])
+                first = np.take_along_axis(density, low[some][..., None], axis=1)
+                second = np.take_along_axis(density, low[some][..., None] + 1, axis=1)
+                held = first + (second - first) * share[some][..., None]
+                found[np.ix_(some, np.arange(energy.nbin), columns)] = np.diff(held[:, :-1], axis=1)
+                total[some[:, None], 0, columns] = held[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = (np.diff(cumulative[:, :-1], axis=1) @ at) / (cumulative[:, -1:] @ at)
+            found = found / total
         found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
         found[found < THRESHOLD] = 0.0
         return np.asarray(found)
+
+    def _extrapolated(
+        self, samples: FloatArray, offsets: FloatArray
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Energies and offsets (their places) beyond the outer nodes whose density needs care."""
+        found = []
+        everywhere = np.arange(len(offsets))
+        outside = _beyond(self.energy, samples)
+        if outside.any() and len(offsets):
+            found.append((np.flatnonzero(outside), everywhere))
+        beyond = _beyond(self.offset, offsets)
+        if not beyond.any():
+            return found
+        node = self.energy.locate(samples)[0]
+        upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
+        for end, (near, far) in zip(self.offset.edges, ((0, 1), (-1, -2)), strict=True):
+            side = beyond & ((offsets < self.offset.nodes[0]) == (near == 0))
+            if not side.any():
+                continue
+            nodes = self.offset.nodes
+            stretch = (end - nodes[near]) / (nodes[near] - nodes[far])
+            outer, inner = self.data[..., near], self.data[..., far]
+            negative = np.any(outer + stretch * (outer - inner) < 0, axis=1)
+            rows = np.flatnonzero((negative[node] | negative[upper]) & ~outside)
+            if len(rows):
+                found.append((rows, np.flatnonzero(side)))
+        return found
+
+    def _clipped(self, at_energy: FloatArray, at_offset: FloatArray) -> FloatArray:
+        """Density, held at 0, accumulated to each migra edge, shape (S, migra + 1, P).
+
+        For interpolation matrices (S, energy) and (offset, P).
+        """
+        n_energy, n_migra, n_offset = self.data.shape
+        density = (at_energy @ self.data.reshape(n_energy, -1)).reshape(-1, n_migra, n_offset)
+        density = np.maximum(density @ at_offset, 0.0)
+        running = np.zeros((len(density), n_migra + 1, density.shape[2]))
+        np.multiply(density, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
+        np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
+        return running
 
     @cached_property
     def _cumulative(self) -> FloatArray:
@@ -103,6 +160,14 @@ class EnergyDispersion2D:
             return bounds
         middle = 0.5 * (nodes[1:] + nodes[:-1])
         return np.concatenate([[nodes[0]], middle, [nodes[-1]]])
+
+
+def _beyond(axis: IrfAxis, values: FloatArray) -> NDArray[np.bool_]:
+    """Whether values lie between the outer nodes of an axis and its edges."""
+    if len(axis.nodes) == 1:
+        return np.zeros(values.shape, dtype=bool)
+    _, part, inside = axis.locate(values)
+    return np.asarray(inside & ((part < 0.0) | (part > 1.0)))
 
 
 @dataclass(frozen=True, eq=False)
