@@ -140,7 +140,7 @@ class Observation:
         gti = self._file_gti
         # Without a reference of their own, times count from that of the intervals.
         reference = events.reference or gti.reference
-        good = gti.contains(events.time, reference)
+        good = gti.contains(events.time, reference, rounded_ends=True)
         if self.time_ranges:
             good &= within_ranges(events.time, reference, self.time_ranges)
         return events.select(good)
@@ -219,7 +219,7 @@ class Observation:
         )
         if not len(time):
             raise DataError(f"{table.where}: holds no rows; expected where the run pointed")
-        order = np.argsort(time)
+        order = np.argsort(time, kind="stable")
         time = time[order]
         vectors = np.stack(
             [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=0
@@ -227,10 +227,13 @@ class Observation:
         reference = TimeReference.from_keywords(table.keywords) or self.gti.reference
         good = self.gti.shifted(reference.mjd, reference.system)
         total: FloatArray = np.zeros(3)
-        for start, stop in zip(good.start, good.stop, strict=True):
-            nodes = np.concatenate([[start], time[(time > start) & (time < stop)], [stop]])
+        for ends in zip(good.start, good.stop, strict=True):
+            inside = (time > ends[0]) & (time < ends[1])
+            nodes = np.concatenate([ends[:1], time[inside], ends[1:]])
             for axis in range(3):
-                total[axis] += np.trapezoid(np.interp(nodes, time, vectors[axis]), nodes)
+                first, last = np.interp(ends, time, vectors[axis])
+                values = np.concatenate([[first], vectors[axis][inside], [last]])
+                total[axis] += np.trapezoid(values, nodes)
         if not np.any(total):
             total = vectors.mean(axis=1)
         x, y, z = total

@@ -290,14 +290,28 @@ class GTI:
         return cls(*_joined(start, stop), mjd, system)
 
     def contains(
-        self, times: FloatArray, reference: TimeReference | None = None
+        self,
+        times: FloatArray,
+        reference: TimeReference | None = None,
+        rounded_ends: bool = False,
     ) -> NDArray[np.bool_]:
-        """Whether times (s, since ``reference`` or the own one) are good; both ends count."""
+        """Whether times (s, since ``reference`` or the own one) are good; both ends count.
+
+        With ``rounded_ends`` the first start and the last stop are taken as rounded if they are
+        whole seconds, and times less than a second beyond them are good. Runs of H.E.S.S. are
+        written so, with a few events behind the stop; they belong to the run, and Gammapy counts
+        them. Gaps between intervals stay exact.
+        """
         if not len(self.start):
             return np.zeros(len(times), dtype=bool)
         shift = 0.0 if reference is None else reference_shift(reference, self.reference)
         slack = CLOCK if shift else 0.0
         low, high = self.start - shift - slack, self.stop - shift + slack
+        if rounded_ends:
+            if float(self.start[0]).is_integer():
+                low[0] = np.nextafter(low[0] - 1.0, np.inf)
+            if float(self.stop[-1]).is_integer():
+                high[-1] = np.nextafter(high[-1] + 1.0, -np.inf)
         if len(low) == 1:
             return np.asarray((times >= low[0]) & (times <= high[0]))
         index = np.searchsorted(low, times, side="right") - 1

@@ -215,7 +215,9 @@ def _astropy_column(text: str) -> list[int] | None:
             values = np.asarray(column.filled(-1) if hasattr(column, "filled") else column)
     except Exception:  # a dozen readers, each with its own errors
         return None
-    return [int(value) for value in values] if values.dtype.kind in "iu" else None
+    if values.dtype.kind not in "iu" or not len(values) or not column.name.isidentifier():
+        return None  # a number as heading is a line that could not be read
+    return [int(value) for value in values]
 
 
 def _circle(cone: SkyCircle) -> tuple[SkyCoord, float] | None:
