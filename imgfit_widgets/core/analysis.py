@@ -43,6 +43,7 @@ from .models import FoVBackgroundModel, Models, SkyModel
 from .options import FoVBackgroundOptions, RingOptions, SafeMaskOptions
 from .parallel import open_executor
 from .progress import Progress, part, silent
+from .selection import select_ids, time_ranges
 from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
@@ -129,8 +130,13 @@ class Analysis:
         settings = self.config.observations
         log.info("Fetching observations.")
         self.datastore = DataStore.from_dir(settings.datastore_path)
-        ids = settings.obs_ids or None
-        self.observations = self.datastore.get_observations(ids, settings.required_irf)
+        self.failed = {}
+        self.observations = self.datastore.get_observations(
+            select_ids(self.datastore, settings),
+            settings.required_irf,
+            self.failed if self.skip_failed else None,
+            time_ranges(settings),
+        )
         log.info("Number of selected observations: %d", len(self.observations))
 
     def get_datasets(self, progress: Progress = silent) -> None:

@@ -30,10 +30,9 @@ from .errors import DataError
 from .events import GTI, EventList, FloatArray, TimeRange, TimeReference, within_ranges
 from .index import HduIndex, HduLocation, ObsIndex
 from .irf.aeff import EffectiveAreaTable2D
-from .irf.background import Background3D
 from .irf.edisp import EnergyDispersion2D
-from .irf.io import READERS, Irf, read_irf
-from .irf.psf import MultiGaussPSF
+from .irf.fov import altaz_systems, radec_system
+from .irf.io import PSF, READERS, Background, Irf, read_irf
 from .paths import expand_path
 from .tables import FileCache, Keywords, read_table
 
@@ -91,11 +90,11 @@ class IrfCache:
     def __len__(self) -> int:
         return len(self._irfs)
 
-    def get(self, at: HduLocation) -> Irf:
+    def get(self, at: HduLocation, files: FileCache | None = None) -> Irf:
         """A response, read if it is not there; the one that was not used longest goes."""
         irf = self._irfs.pop(at, None)
         if irf is None:
-            irf = read_irf(at.path, at.name, at.hdu_class)
+            irf = read_irf(at.path, at.name, at.hdu_class, files)
         while len(self._irfs) >= max(self.size, 1):
             self._irfs.pop(next(iter(list(self._irfs))), None)
         self._irfs[at] = irf
@@ -324,7 +323,7 @@ class Observation:
                 f"{at.path} [{at.name}]: listed as {kind!r} but of class {at.hdu_class!r}; "
                 f"expected one that starts with {kind}_"
             )
-        return self.cache.get(at)
+        return self.cache.get(at, self.files)
 
     @property
     def aeff(self) -> EffectiveAreaTable2D:
@@ -335,23 +334,41 @@ class Observation:
         return cast(EnergyDispersion2D, self._irf("edisp"))
 
     @property
-    def psf(self) -> MultiGaussPSF:
-        return cast(MultiGaussPSF, self._irf("psf"))
+    def psf(self) -> PSF:
+        return cast(PSF, self._irf("psf"))
 
     @property
-    def bkg(self) -> Background3D:
-        return cast(Background3D, self._irf("bkg"))
+    def bkg(self) -> Background:
+        return cast(Background, self._irf("bkg"))
 
     def fov_rotations(self, exact: bool) -> list[tuple[float, FloatArray]]:
-        ra, dec = np.radians(self.pointing)
-        matrix = np.array(
-            [
-                [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)],
-                [np.sin(ra), -np.cos(ra), 0.0],
-                [-np.sin(dec) * np.cos(ra), -np.sin(dec) * np.sin(ra), np.cos(dec)],
-            ]
-        )
-        return [(1.0, matrix)]
+        """The systems of the background's field of view during the run, see `irf.fov`.
+
+        Parameters
+        ----------
+        exact : bool
+            How a field that turns with the horizon is followed.
+
+        Returns
+        -------
+        list of (float, ndarray of shape (3, 3))
+            Share of the good time, and the matrix from ICRS.
+
+        Raises
+        ------
+        DataError
+            If that asks for the place of the telescope and the file does not tell it.
+        """
+        alignment = self.bkg.alignment
+        if alignment != "ALTAZ":
+            return [(1.0, radec_system(*self.pointing, reverse=alignment != "RADEC"))]
+        if self.location is None:
+            raise DataError(
+                f"{self.keywords.where}: keywords GEOLON and GEOLAT are missing; the background "
+                "is aligned with the horizon (FOVALIGN 'ALTAZ'), so they are needed"
+            )
+        start, stop = (time.utc.mjd for time in (self.gti.time_start, self.gti.time_stop))
+        return altaz_systems(*self.pointing, self.location, start, stop, exact)
 
     def __str__(self) -> str:
         ra, dec = self.pointing

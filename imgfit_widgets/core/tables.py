@@ -3,10 +3,12 @@
 Opening a file with `astropy.io.fits` costs several milliseconds, most of it spent on keywords and
 columns that nobody needs; a store has thousands of runs. Event lists, good time intervals and index
 files are plain binary tables, which the FITS standard 4.0 (sections 4.4 and 7.3) lays out in a few
-rules. Responses, with their array columns, stay with `imgfit_widgets.core.irf.io`.
+rules; a response is one row of arrays.
 
 `read_table`
     A table HDU of a file: its `Keywords` and its columns, as a `Table`.
+`read_row`
+    The first row of a table of arrays, as a `Row`.
 `FileCache`
     The last few gzipped files, unpacked, for runs that keep all their HDUs in one file.
 """
@@ -18,11 +20,11 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import astropy.units as u
 import numpy as np
@@ -340,6 +342,51 @@ def read_table(
         Naming the file, the HDU and what is wrong: no FITS file, no such HDU, no table, a column
         that holds several numbers a row, a file that ends before the table does.
     """
+    return _find(path, hdu, files, lambda file, at, words: _table(file, at, words, columns))
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """The first row of a table of arrays.
+
+    Parameters
+    ----------
+    where : str
+        File and HDU, for errors.
+    keywords : `Keywords`
+    columns : dict
+        Arrays of numbers by upper-case name, in the order of axes of numpy (TDIM reversed).
+    units : dict
+        Unit as it stands in the file, empty if there is none.
+    """
+
+    where: str
+    keywords: Keywords
+    columns: dict[str, NDArray[Any]]
+    units: dict[str, str]
+
+
+def read_row(path: Path, hdu: str | None, files: FileCache | None = None) -> Row:
+    """Read the first row of a binary table; columns that are no numbers are left out.
+
+    Raises
+    ------
+    DataError
+        Naming the file, the HDU and what is wrong.
+    """
+    return _find(path, hdu, files, _row)
+
+
+Found = TypeVar("Found")
+
+
+def _find(
+    path: Path,
+    hdu: str | None,
+    files: FileCache | None,
+    read: Callable[[BinaryIO, int, Keywords], Found],
+) -> Found:
+    """Go to an HDU by its name (None: the first table) and read it."""
     with (files or FileCache()).open(path) as file:
         seen: list[str] = []
         try:
@@ -352,7 +399,7 @@ def read_table(
                 )
                 if wanted:
                     keywords.where = f"{path} [{hdu or name or len(seen)}]"
-                    return _table(file, start, keywords, columns)
+                    return read(file, start, keywords)
                 seen.append(name or f"HDU {len(seen)}")
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -452,7 +499,8 @@ def _layout(keywords: Keywords) -> tuple[dict[str, Column], int]:
     return columns, width
 
 
-def _table(file: BinaryIO, start: int, keywords: Keywords, names: tuple[str, ...]) -> Table:
+def _open_table(file: BinaryIO, start: int, keywords: Keywords) -> tuple[dict[str, Column], int]:
+    """The layout of a table that is whole."""
     where = keywords.where
     if keywords.text_of("XTENSION") != "BINTABLE":
         raise DataError(f"{where}: holds no table; expected a binary table")
@@ -462,6 +510,53 @@ def _table(file: BinaryIO, start: int, keywords: Keywords, names: tuple[str, ...
         )
     layout, width = _layout(keywords)
     n_rows = keywords.count("NAXIS2") if width else 0
+    if file.seek(0, os.SEEK_END) < start + n_rows * width:
+        raise DataError(
+            f"{where}: ends before its {n_rows} rows do: cannot be read to its end; the file is "
+            "truncated"
+        )
+    return layout, width
+
+
+def _row(file: BinaryIO, start: int, keywords: Keywords) -> Row:
+    layout, width = _open_table(file, start, keywords)
+    if not width or not keywords.count("NAXIS2"):
+        raise DataError(f"{keywords.where}: holds no rows; expected one with the response")
+    file.seek(start)
+    content = file.read(width)
+    columns: dict[str, NDArray[Any]] = {}
+    units: dict[str, str] = {}
+    for number, column in enumerate(layout.values(), 1):
+        if column.form not in "BIJKED":
+            continue
+        form = np.dtype(_FORMS[column.form][1])
+        array = np.frombuffer(content, form, column.repeat, column.offset)
+        shape = _dimensions(keywords, number, column)
+        values = array.astype(form.newbyteorder("="), copy=False)
+        columns[column.name] = _scaled(column, values).reshape(shape)
+        units[column.name] = column.unit.strip()
+    return Row(keywords.where, keywords, columns, units)
+
+
+def _dimensions(keywords: Keywords, number: int, column: Column) -> tuple[int, ...]:
+    """Shape of a column's array by TDIM, or flat."""
+    text = keywords.text_of(f"TDIM{number}")
+    if not text:
+        return (column.repeat,)
+    words = text.strip("() ").split(",")
+    shape = tuple(int(w) if w.strip().isdigit() and len(w) < 10 else -1 for w in words)[::-1]
+    if min(shape) < 0 or math.prod(shape) != column.repeat:
+        raise DataError(
+            f"{keywords.where}: column {column.name} has TDIM{number} {text!r} but "
+            f"{column.repeat} numbers; the file is damaged"
+        )
+    return shape
+
+
+def _table(file: BinaryIO, start: int, keywords: Keywords, names: tuple[str, ...]) -> Table:
+    where = keywords.where
+    layout, width = _open_table(file, start, keywords)
+    n_rows = keywords.count("NAXIS2") if width else 0
     wanted = [layout[name] for name in names if name in layout]
     for column in wanted:
         if column.form in "XLPQCM" or (column.repeat != 1 and column.form != "A"):
@@ -470,11 +565,6 @@ def _table(file: BinaryIO, start: int, keywords: Keywords, names: tuple[str, ...
                 "one number a row, or text"
             )
     size = n_rows * width
-    if file.seek(0, os.SEEK_END) < start + size:
-        raise DataError(
-            f"{where}: ends before its {n_rows} rows do: cannot be read to its end; the file is "
-            "truncated"
-        )
     kept = [column for column in wanted if column.form != "A" or column.repeat]
     formats = [
         f"S{column.repeat}" if column.form == "A" else _FORMS[column.form][1] for column in kept

@@ -22,18 +22,19 @@ _CHUNK = 8192
 
 def fill_energy_gaps(rate: FloatArray) -> FloatArray:
     """Fill zeros between two positive energies by log interpolation, axis 0; not at the ends."""
-    filled = rate.copy()
-    empty = ~(np.isfinite(rate) & (rate > 0))
-    index = np.arange(rate.shape[0])
-    for place in zip(*np.nonzero(empty.any(axis=0) & ~empty.all(axis=0)), strict=True):
-        column = (slice(None), *place)
-        valid = ~empty[column]
-        first, last = index[valid][[0, -1]]
-        gap = ~valid & (index > first) & (index < last)
-        filled[column][gap] = np.exp(
-            np.interp(index[gap], index[valid], np.log(rate[column][valid]))
-        )
-    filled[~np.isfinite(filled)] = 0.0
+    valid = np.isfinite(rate) & (rate > 0)
+    filled = np.where(np.isfinite(rate), rate, 0.0)
+    if valid.all():
+        return filled
+    index = np.arange(len(rate)).reshape(-1, *(1,) * (rate.ndim - 1))
+    before = np.maximum.accumulate(np.where(valid, index, -1), axis=0)
+    after = np.minimum.accumulate(np.where(valid, index, len(rate))[::-1], axis=0)[::-1]
+    gap = ~valid & (before >= 0) & (after < len(rate))
+    first, last = before[gap], after[gap]
+    place = np.nonzero(gap)
+    log_rate = np.log(np.where(valid, rate, 1.0))
+    low, high = log_rate[(first, *place[1:])], log_rate[(last, *place[1:])]
+    filled[gap] = np.exp(low + (high - low) * (place[0] - first) / (last - first))
     return filled
 
 

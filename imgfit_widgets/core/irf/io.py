@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -21,6 +20,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
 from ..errors import DataError
+from ..tables import FileCache, Row, read_row
 from .aeff import EffectiveAreaTable2D
 from .axis import FloatArray, IrfAxis
 from .background import Background2D, Background3D
@@ -41,23 +41,28 @@ FITS_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, V
 class IrfTable:
     """One row of arrays of a response HDU, with the words for its errors."""
 
-    where: str
-    row: Any
-    columns: fits.ColDefs
-    header: fits.Header
+    row: Row
 
-    def column(self, *names: str) -> FloatArray:
+    @property
+    def where(self) -> str:
+        return self.row.where
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.row.columns)
+
+    def column(self, *names: str) -> np.ndarray:
         """The first of some columns that is there."""
         for name in names:
-            if name in self.columns.names:
-                return np.asarray(self.row[name])
+            if name in self.row.columns:
+                return self.row.columns[name]
         raise DataError(
-            f"{self.where}: no column {' or '.join(names)}; "
-            f"there are {', '.join(self.columns.names)}"
+            f"{self.where}: no column {' or '.join(names)} with numbers; "
+            f"there are {', '.join(self.names) or 'none'}"
         )
 
     def unit(self, name: str) -> str:
-        return self.columns[name].unit or ""
+        return self.row.units[name]
 
     def values(self, name: str, unit: str) -> FloatArray:
         """A column in a unit, double precision."""
@@ -91,6 +96,8 @@ class IrfTable:
             return data.T
         if data.shape == shape:
             return data
+        if data.ndim == 1 and data.size == math.prod(shape):  # without TDIM
+            return data.reshape(shape[::-1]).T
         raise DataError(
             f"{self.where}: column {name} has shape {data.shape}, expected {shape[::-1]}"
         )
@@ -108,20 +115,14 @@ def _read_aeff(table: IrfTable) -> EffectiveAreaTable2D:
 
 def _threshold(table: IrfTable, key: str) -> float | None:
     """A safe energy of the header in TeV; None where it is missing or 0."""
-    value = table.header.get(key)
-    if value is None or value == "":
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not np.isfinite(number) or number < 0:
-        raise DataError(f"{table.where}: keyword {key} is {value!r}, expected an energy in TeV")
+    number = table.row.keywords.number(key, "TeV")
+    if number is not None and number < 0:
+        raise DataError(f"{table.where}: keyword {key} is {number:g}; expected an energy in TeV")
     return number or None
 
 
 def _read_edisp(table: IrfTable) -> EnergyDispersion2D:
-    prefix = "ETRUE" if "ETRUE_LO" in table.columns.names else "ENERG"
+    prefix = "ETRUE" if "ETRUE_LO" in table.names else "ENERG"
     energy = table.axis("energy_true", prefix, "TeV", log=True)
     migra = table.axis("migra", "MIGRA", "")
     offset = table.axis("offset", "THETA", "deg")
@@ -136,8 +137,8 @@ def _read_psf_gauss(table: IrfTable) -> MultiGaussPSF:
     offset = table.axis("offset", "THETA", "deg")
     sigma, amplitude = [], []
     for i in (1, 2, 3):
-        name = next((n for n in (f"SIGMA_{i}", f"SIGMA{i}") if n in table.columns.names), None)
-        if name is None and i == 1 and "SIGMA" in table.columns.names:
+        name = next((n for n in (f"SIGMA_{i}", f"SIGMA{i}") if n in table.names), None)
+        if name is None and i == 1 and "SIGMA" in table.names:
             name = "SIGMA"
         if name is None and i > 1:
             continue
@@ -180,7 +181,7 @@ def _read_bkg_3d(table: IrfTable) -> Background3D:
     energy = table.axis("energy", "ENERG", "TeV", log=True)
     fov_lon = table.axis("fov_lon", "DETX", "deg")
     fov_lat = table.axis("fov_lat", "DETY", "deg")
-    alignment = str(table.header.get("FOVALIGN", "RADEC")).strip().upper()
+    alignment = table.row.keywords.text_of("FOVALIGN", "RADEC").upper()
     if alignment not in ALIGNMENTS:
         raise DataError(
             f"{table.where}: FOVALIGN is {alignment!r}, expected one of {', '.join(ALIGNMENTS)}"
@@ -197,7 +198,7 @@ def _read_bkg_2d(table: IrfTable) -> Background2D:
 
 def _rate(table: IrfTable, *axes: IrfAxis) -> FloatArray:
     """The rate of a background table in s-1 MeV-1 sr-1."""
-    name = "BKG" if "BKG" in table.columns.names else "BGD"
+    name = "BKG" if "BKG" in table.names else "BGD"
     rate = table.cube(name, *axes).astype(float)
     unit = table.unit(name)
     if unit.replace(" ", "") not in ("", *_CHAINED_UNITS):
@@ -240,20 +241,6 @@ def open_fits(path: Path) -> fits.HDUList:
         raise DataError(f"{path}: not a FITS file, or a damaged one") from error
 
 
-def find_hdu(hdus: fits.HDUList, path: Path, name: str) -> Any:
-    """An HDU by its name, whatever its case; reads no further than it."""
-    seen: list[str] = []
-    with suppress(*FITS_ERRORS):
-        # Until there is no further HDU, which is an IndexError.
-        while True:
-            hdu = hdus[len(seen)]
-            if hdu.name.upper() == name.strip().upper():
-                return hdu
-            seen.append(hdu.name or "PRIMARY")
-    refuse_truncated(path)
-    raise DataError(f"{path}: no HDU {name!r}; there are {', '.join(seen)}")
-
-
 def refuse_truncated(path: Path) -> None:
     """DataError if a file cannot be read to its end (FITS comes in blocks of 2880 bytes)."""
     try:
@@ -267,7 +254,7 @@ def refuse_truncated(path: Path) -> None:
         raise DataError(f"{path}: cannot be read to its end; the file is truncated")
 
 
-def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
+def read_irf(path: Path, hdu_name: str, hdu_class: str, files: FileCache | None = None) -> Irf:
     """Read one instrument response.
 
     Parameters
@@ -275,6 +262,8 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
     path : Path
     hdu_name, hdu_class : str
         As the HDU index gives them.
+    files : `FileCache`, optional
+        Unpacked files to look into first.
 
     Raises
     ------
@@ -285,18 +274,17 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
     reader = READERS.get(hdu_class.strip().lower())
     if reader is None:
         raise DataError(
-            f"{where}: responses of class {hdu_class!r} are not supported yet; "
-            f"supported: {', '.join(READERS)}"
+            f"{where}: responses of class {hdu_class!r} cannot be read; expected one of "
+            f"{', '.join(READERS)}"
         )
-    with open_fits(path) as hdus:
-        hdu = find_hdu(hdus, path, hdu_name)
-        try:
-            columns, row = hdu.columns, hdu.data[0]
-        except (*FITS_ERRORS, AttributeError) as error:
-            refuse_truncated(path)
-            raise DataError(f"{where}: cannot be read; the file is damaged") from error
-        if str(hdu.header.get("HDUCLAS3", "")).strip().upper() == "POINT-LIKE":
-            raise DataError(
-                f"{where}: is a point-like response (HDUCLAS3), from which no image can be made"
-            )
-        return reader(IrfTable(where, row, columns, hdu.header))
+    row = read_row(path, hdu_name, files)
+    if row.keywords.text_of("HDUCLAS3").upper() == "POINT-LIKE":
+        raise DataError(
+            f"{where}: is a point-like response (HDUCLAS3), which tells of one direction only; "
+            "images need full-enclosure responses"
+        )
+    try:
+        return reader(IrfTable(row))
+    except DataError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(where) else f"{where}: {text}") from error

@@ -146,7 +146,7 @@ def reduce_run(
     nodes, at_nodes, seen_psf, bands = _nodes(reduction, window, pointing, mask, trusted, masked)
     box = (nodes[0].stop - nodes[0].start, nodes[1].stop - nodes[1].start)
     exposure = np.ones((axis_true.nbin, *box))
-    if "aeff" in observation.hdus:
+    if observation.has("aeff"):
         area = observation.aeff.evaluate(axis_true.centers, at_nodes)
         exposure = (area * livetime).reshape(exposure.shape)
     psf = edisp = None
@@ -178,7 +178,7 @@ def _has(observation: Observation, reduction: Reduction, name: str) -> bool:
     """Whether a map is to be made and can be."""
     if name not in reduction.selection:
         return False
-    if NEEDS[name] in observation.hdus:
+    if observation.has(NEEDS[name]):
         return True
     log.warning(
         "Observation %d has no %s, so its map of the %s is left out",
@@ -275,7 +275,7 @@ def _bands(
 ) -> BoolArray:
     """Energy bins that the safe masks trust, shape (R,)."""
     safe = reduction.safe_mask
-    missing = [kind for kind in safe.responses if kind not in observation.hdus]
+    missing = [kind for kind in safe.responses if not observation.has(kind)]
     if missing:
         raise DataError(
             f"observation {observation.obs_id}: has no {missing[0]}, which the safe mask "
@@ -400,7 +400,7 @@ def _responses(
         progress(0.6 + 0.35 * start / len(offsets), f"{label}: PSF and energy dispersion")
         part = slice(start, start + _NODES)
         energies, kernel = reduction.energy_axis_true.centers, None
-        if "edisp" in observation.hdus and "aeff" in observation.hdus:
+        if observation.has("edisp") and observation.has("aeff"):
             energies, kernel = _energy_response(observation, reduction, offsets[part])
         elif edisp is not None:
             kernel = observation.edisp.probabilities(energies, reduction.energy_axis, offsets[part])
