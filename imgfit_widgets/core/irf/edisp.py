@@ -22,6 +22,8 @@ from .axis import FloatArray, IrfAxis
 THRESHOLD = 1e-8
 # Numbers held at once where densities are followed one by one.
 _CHUNK = 1 << 21
+# Offsets at which an extrapolated density is followed, of many that lie close together.
+_KNOTS = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,9 @@ class EnergyDispersion2D:
     offset: IrfAxis
     data: NDArray[np.floating]
 
-    def probabilities(self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike) -> FloatArray:
+    def probabilities(
+        self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike, at_nodes: bool = False
+    ) -> FloatArray:
         """Probability that a photon is found in each reconstructed bin.
 
         The density is accumulated over the table's migra axis and normalised to 1.
@@ -59,6 +63,9 @@ class EnergyDispersion2D:
             Reconstructed energy, R bins.
         offsets : array_like, shape (P,)
             Degrees.
+        at_nodes : bool
+            A density that is extrapolated to below 0 in offset is held at 0 at the energies of the
+            table, which takes a fraction of the time, instead of at each of ``energies``.
 
         Returns
         -------
@@ -76,25 +83,40 @@ class EnergyDispersion2D:
         low = np.clip(np.searchsorted(bounds, edges, side="right") - 1, 0, len(bounds) - 2)
         share = np.clip((edges - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
 
-        def below(row: NDArray[np.intp]) -> FloatArray:
-            first, second = running[row[:, None], low], running[row[:, None], low + 1]
-            return np.asarray(first + (second - first) * share[..., None])
+        def below(
+            table: FloatArray, row: NDArray[np.intp], some: NDArray[np.intp] | slice
+        ) -> FloatArray:
+            first, second = table[row[:, None], low[some]], table[row[:, None], low[some] + 1]
+            return np.asarray(first + (second - first) * share[some][..., None])
 
-        cumulative = below(node) * lower_share + below(upper) * upper_share
+        everything = slice(None)
+        cumulative = below(running, node, everything) * lower_share
+        cumulative += below(running, upper, everything) * upper_share
         at_offset = self.offset.weights(offsets).T
         total = cumulative[:, -1:] @ at_offset
         found = np.diff(cumulative[:, :-1], axis=1) @ at_offset
 
         at_energy = self.energy.weights(samples)
-        for rows, columns in self._extrapolated(samples, np.asarray(offsets, dtype=float)):
+        table = self.data.reshape(len(self.energy.nodes), -1)
+        for rows, columns, outside in self._extrapolated(samples, np.asarray(offsets, dtype=float)):
             # Where a straight line is drawn on beyond the nodes the density can fall below 0.
-            step = max(1, _CHUNK // (len(columns) * len(bounds)))
+            places, spread = at_offset[:, columns], None
+            if at_nodes and not outside and len(columns) > _KNOTS:
+                places, spread = self._knots(np.asarray(offsets, dtype=float)[columns])
+            step = max(1, _CHUNK // (places.shape[1] * len(bounds)))
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
-                density = self._clipped(at_energy[some], at_offset[:, columns])
-                first = np.take_along_axis(density, low[some][..., None], axis=1)
-                second = np.take_along_axis(density, low[some][..., None] + 1, axis=1)
-                held = first + (second - first) * share[some][..., None]
+                if at_nodes and not outside:
+                    used, place = np.unique(
+                        np.concatenate([node[some], upper[some]]), return_inverse=True
+                    )
+                    density = self._clipped(table[used], places)
+                    held = below(density, place[: len(some)], some) * lower_share[some]
+                    held += below(density, place[len(some) :], some) * upper_share[some]
+                else:
+                    density = self._clipped(at_energy[some] @ table, places)
+                    held = below(density, np.arange(len(some)), some)
+                held = held if spread is None else held @ spread
                 found[np.ix_(some, np.arange(energy.nbin), columns)] = np.diff(held[:, :-1], axis=1)
                 total[some[:, None], 0, columns] = held[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -105,13 +127,16 @@ class EnergyDispersion2D:
 
     def _extrapolated(
         self, samples: FloatArray, offsets: FloatArray
-    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Energies and offsets (their places) beyond the outer nodes whose density needs care."""
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp], bool]]:
+        """Energies and offsets (their places) beyond the outer nodes whose density needs care.
+
+        The last item tells whether the energies are what is beyond.
+        """
         found = []
         everywhere = np.arange(len(offsets))
         outside = _beyond(self.energy, samples)
         if outside.any() and len(offsets):
-            found.append((np.flatnonzero(outside), everywhere))
+            found.append((np.flatnonzero(outside), everywhere, True))
         beyond = _beyond(self.offset, offsets)
         if not beyond.any():
             return found
@@ -124,21 +149,29 @@ class EnergyDispersion2D:
             nodes = self.offset.nodes
             stretch = (end - nodes[near]) / (nodes[near] - nodes[far])
             outer, inner = self.data[..., near], self.data[..., far]
-            negative = np.any(outer + stretch * (outer - inner) < 0, axis=1)
+            drawn = (outer + stretch * (outer - inner)) * np.diff(self._migra_bounds)
+            below = np.maximum(-drawn, 0.0).sum(axis=1)
+            negative = below > 1e-5 * np.maximum(drawn.sum(axis=1), 0.0)
             rows = np.flatnonzero((negative[node] | negative[upper]) & ~outside)
             if len(rows):
-                found.append((rows, np.flatnonzero(side)))
+                found.append((rows, np.flatnonzero(side), False))
         return found
 
-    def _clipped(self, at_energy: FloatArray, at_offset: FloatArray) -> FloatArray:
+    def _knots(self, offsets: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Interpolation matrices to a few offsets (offset, K), and from these to all (K, P)."""
+        knots = np.linspace(offsets.min(), offsets.max(), _KNOTS)
+        spread = np.stack([np.interp(offsets, knots, row) for row in np.eye(_KNOTS)])
+        return self.offset.weights(knots).T, spread
+
+    def _clipped(self, table: FloatArray, at_offset: FloatArray) -> FloatArray:
         """Density, held at 0, accumulated to each migra edge, shape (S, migra + 1, P).
 
-        For interpolation matrices (S, energy) and (offset, P).
+        For tables (S, migra * offset) and an interpolation matrix (offset, P).
         """
-        n_energy, n_migra, n_offset = self.data.shape
-        density = (at_energy @ self.data.reshape(n_energy, -1)).reshape(-1, n_migra, n_offset)
-        density = np.maximum(density @ at_offset, 0.0)
+        _, n_migra, n_offset = self.data.shape
+        density = table.reshape(-1, n_migra, n_offset) @ at_offset
         running = np.zeros((len(density), n_migra + 1, density.shape[2]))
+        np.maximum(density, 0.0, out=density)
         np.multiply(density, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
         np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
         return running

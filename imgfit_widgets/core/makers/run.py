@@ -438,7 +438,7 @@ def _energy_response(
     shape = (*samples.shape, len(offsets))
     area = observation.aeff.evaluate(samples.ravel(), offsets).reshape(shape)
     centre = observation.aeff.evaluate(axis_true.centers, offsets)
-    found = observation.edisp.probabilities(samples.ravel(), axis, offsets)
+    found = observation.edisp.probabilities(samples.ravel(), axis, offsets, at_nodes=True)
     photons = found.reshape(*samples.shape, axis.nbin, -1) * (flux[..., None] * area)[:, :, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         kernel = np.nan_to_num(photons.sum(axis=1) / centre[:, None], posinf=0.0)

@@ -254,10 +254,7 @@ class Stack:
         if "psf" in self.sums:
             weights = self.sums["psf"]
             weights /= np.where(self.exposure_psf > 0, self.exposure_psf, np.inf)[..., None]
-            psf = PSFMap(
-                geom_irf, axis_true, np.ascontiguousarray(np.moveaxis(weights, 3, 1)),
-                self.exposure_psf,
-            )  # fmt: skip
+            psf = PSFMap(geom_irf, axis_true, np.moveaxis(weights, 3, 1), self.exposure_psf)
         if "edisp" in self.sums:
             kernel = self.sums["edisp"]
             kernel /= np.where(self.exposure_edisp > 0, self.exposure_edisp, np.inf)[:, None]
