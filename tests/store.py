@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from imgfit_widgets.core.data import DataStore
+
 KINDS = {
     "events": "events", "gti": "gti", "aeff": "aeff_2d", "edisp": "edisp_2d", "psf": "psf_3gauss",
     "bkg": "bkg_3d",
@@ -103,3 +105,8 @@ def write_obs_index(folder: Path, rows: Sequence[tuple[Any, ...]], id_format: st
     ]
     hdu = table("OBS_INDEX", columns, REFERENCE)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(folder / "obs-index.fits.gz", overwrite=True)
+
+
+def one(folder: Path, run: Run, **options: Any) -> Any:
+    """The only observation of a store of one run."""
+    return DataStore.from_dir(write_store(folder, {1: run})).obs(1, **options)

@@ -241,7 +241,7 @@ def test_lists_that_cannot_be_used_name_file_line_and_value(content, text, tmp_p
 def test_files_that_are_not_there(tmp_path, made):
     with pytest.raises(ConfigError, match=r"obs_file: .*none\.txt: cannot be read: no such file"):
         select_ids(made, settings(obs_file=tmp_path / "none.txt"))
-    with pytest.raises(ConfigError, match=r"cannot be read: is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot be read: not a file"):
         read_ids(tmp_path)
     with pytest.raises(ConfigError, match=r"obs_file: .*variable NOT_SET_AT_ALL is not set"):
         read_ids("$NOT_SET_AT_ALL/runs.txt")

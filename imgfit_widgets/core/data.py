@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 
 REQUIRED_IRF = ("aeff", "edisp", "psf", "bkg")
 KINDS = ("events", "gti", *REQUIRED_IRF)
+_KEPT = (
+    "OBS_MODE", "RA_PNT", "DEC_PNT", "DEADC", "LIVETIME", "ONTIME", "TELESCOP", "GEOLON", "GEOLAT",
+    "ALTITUDE", "MJDREFI", "MJDREFF", "MJDREF", "TIMESYS", "TIMEUNIT", "TIMEOFFS", "TIMEZERO",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class Observation:
     @cached_property
     def _file_gti(self) -> GTI:
         at = self._hdu("gti")
-        own = TimeReference.from_keywords(self.keywords)
+        own = TimeReference.from_keywords(self._kept)
         gti = GTI.read(at.path, at.name, self.files, own)
         if self.time_ranges and own is None:
             keywords = read_table(at.path, at.name, (), self.files).keywords
@@ -164,11 +168,16 @@ class Observation:
                 )
         return gti
 
-    @cached_property
+    @property
     def keywords(self) -> Keywords:
-        """Keywords of the EVENTS HDU."""
+        """Keywords of the EVENTS HDU; read anew each time and not kept."""
         at = self._hdu("events")
         return read_table(at.path, at.name, (), self.files).keywords
+
+    @cached_property
+    def _kept(self) -> Keywords:
+        """The few keywords that make the numbers below; a header may have hundreds."""
+        return self.keywords.only(_KEPT)
 
     @cached_property
     def pointing(self) -> tuple[float, float]:
@@ -182,7 +191,7 @@ class Observation:
         DataError
             For a run that drifts, or that says nowhere where it pointed.
         """
-        keywords = self.keywords
+        keywords = self._kept
         mode = keywords.text_of("OBS_MODE").upper()
         if mode == "DRIFT":
             raise DataError(
@@ -245,7 +254,7 @@ class Observation:
     @property
     def location(self) -> tuple[float, float, float] | None:
         """Longitude and latitude in degrees (east, north), altitude in m; None if not known."""
-        keywords = self.keywords
+        keywords = self._kept
         lon, lat = keywords.number("GEOLON", "deg"), keywords.number("GEOLAT", "deg")
         if lon is None or lat is None:
             return None
@@ -280,7 +289,7 @@ class Observation:
         DataError
             If it is out of range, or missing without LIVETIME and ONTIME to make it from.
         """
-        keywords = self.keywords
+        keywords = self._kept
         value, origin = keywords.number("DEADC"), "DEADC"
         if value is None:
             live, on = keywords.number("LIVETIME", "s"), keywords.number("ONTIME", "s")
@@ -305,7 +314,7 @@ class Observation:
 
     @property
     def telescope(self) -> str:
-        return self.keywords.text_of("TELESCOP", "Unknown")
+        return self._kept.text_of("TELESCOP", "Unknown")
 
     def _hdu(self, kind: str) -> HduLocation:
         if kind not in self.hdus:

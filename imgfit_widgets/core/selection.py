@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from pathlib import Path
@@ -149,6 +150,8 @@ def read_ids(file: str | Path, key: str = "observations.obs_file") -> list[int]:
         Naming the file, and the line with what is no whole number.
     """
     path = expand_path(file, key)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{key}: {path}: cannot be read: not a file")
     try:
         with open(path, "rb") as handle:
             content = handle.read(MAX_FILE + 1)

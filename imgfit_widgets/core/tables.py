@@ -123,6 +123,11 @@ class Keywords:
         for start in range(0, len(text), CARD):
             self._cards.setdefault(text[start : start + 8].rstrip(), text[start : start + CARD])
 
+    def only(self, names: tuple[str, ...]) -> Keywords:
+        """Just some of them, to be kept for long."""
+        cards = (self._cards.get(name, "") for name in names)
+        return Keywords("".join(card for card in cards if card), self.where)
+
     def __contains__(self, name: str) -> bool:
         return self._card(name) is not None
 
