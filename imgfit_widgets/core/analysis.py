@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -25,15 +24,15 @@ import astropy.units as u
 
 from .config import AnalysisConfig
 from .data import DataStore, Observations
-from .dataset import Datasets, MapDataset
+from .dataset import Datasets
 from .errors import DataError, ModelError
+from .files import write_datasets, write_fit
 from .fit import Fit, FitResult
 from .makers import Reduction, reduce_observations
 from .maps import MapAxis, WcsGeom
 from .models import FoVBackgroundModel, Models, SkyModel
 from .parallel import open_executor
 from .progress import Progress, part, silent
-from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -250,58 +249,6 @@ def with_background(models: Models, datasets: Datasets) -> Models:
         if dataset.background is not None and models.background_model(dataset.name) is None:
             models.append(FoVBackgroundModel(dataset_name=dataset.name))
     return models
-
-
-def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> Iterable[Path]:
-    """Write ``dataset-NAME.fits.gz`` for each dataset, and ``datasets.yaml`` that lists them."""
-    lines = ["datasets:"]
-    for dataset in datasets:
-        path = folder / f"dataset-{dataset.name}.fits.gz"
-        dataset.write(path, overwrite=overwrite)
-        lines += [f"-   name: {dataset.name}", "    type: MapDataset", f"    filename: {path.name}"]
-        yield path
-    index = folder / "datasets.yaml"
-    index.write_text("\n".join(lines) + "\n")
-    yield index
-
-
-def write_fit(
-    models: Models, result: FitResult | None, folder: Path, overwrite: bool = True
-) -> list[Path]:
-    """Write ``models.yaml`` with covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
-    files = [folder / "models.yaml", folder / "parameters.ecsv"]
-    models.write(files[0], overwrite=overwrite)
-    models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
-    if result is not None:
-        files.append(folder / "result.json")
-        files[-1].write_text(json.dumps({"fit": result.to_dict()}, indent=2) + "\n")
-    return files
-
-
-def read_datasets(path: str | os.PathLike[str]) -> Datasets:
-    """Datasets of a FITS file, or of all files that a ``datasets.yaml`` lists.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or not a dataset.
-    """
-    source = Path(path)
-    if source.suffix.lower() not in (".yaml", ".yml"):
-        return Datasets([MapDataset.read(source)])
-    if not source.is_file():
-        raise DataError(f"{source}: no such file")
-    try:
-        content = load_yaml(source.read_text())
-        kinds = {str(entry.get("type", "MapDataset")) for entry in content["datasets"]}
-        entries = [(str(entry["name"]), str(entry["filename"])) for entry in content["datasets"]]
-    except (YamlProblem, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{source}: not a list of datasets with name and filename ({error})"
-        ) from error
-    for kind in sorted(kinds - {"MapDataset"}):
-        raise DataError(f"{source}: datasets of type {kind!r} are not supported yet")
-    return Datasets(MapDataset.read(source.parent / file, name) for name, file in entries)
 
 
 def _degrees(value: Any) -> float:

@@ -268,9 +268,7 @@ def _axes_of(hdus: fits.HDUList, hdu: Any, where: str) -> tuple[Axes, dict[str, 
     return Axes(), {}
 
 
-def _bands(
-    hdu: fits.BinTableHDU, where: str, is_true: bool
-) -> tuple[Axes, dict[str, FloatArray]]:
+def _bands(hdu: fits.BinTableHDU, where: str, is_true: bool) -> tuple[Axes, dict[str, FloatArray]]:
     """The axes of a BANDS table; its columns are named by AXCOLS1, AXCOLS2 ..., innermost first."""
     header, columns = hdu.header, hdu.columns.names
     axes: list[MapAxis] = []
@@ -360,9 +358,7 @@ def _column(hdu: Any, where: str, key: str, unit: str, default: str | None = Non
     """A column of an axis in a unit; all its values finite."""
     found = next((name for name in hdu.columns.names if name.upper() == key.upper()), None)
     if found is None:
-        raise DataError(
-            f"{where}: no column {key}; there are {', '.join(hdu.columns.names)}"
-        )
+        raise DataError(f"{where}: no column {key}; there are {', '.join(hdu.columns.names)}")
     own = hdu.columns[found].unit or (unit if default is None else default)
     try:
         values = np.atleast_1d(np.asarray(hdu.data[found], dtype=np.float64))
