@@ -262,9 +262,10 @@ class _Reader:
         self.path = path
         self.hdus = hdus
         self.current = "PRIMARY"
-        self.names = hdu_names(hdus)
+        self.names: list[str] = []
 
     def parts(self) -> dict[str, Any]:
+        self.names = hdu_names(self.hdus)
         header = self.hdus[0].header
         if "COUNTS" not in self.names:
             self.refuse()
