@@ -200,8 +200,18 @@ class MapDataset:
         """The model that scales this dataset's background."""
         return None if self.models is None else self.models.background_model(self.name)
 
+    def _own_models(self) -> Models:
+        """Those of the models that apply to this dataset, of several that share them."""
+        return Models(
+            [
+                model
+                for model in self.models or ()
+                if model.datasets_names is None or self.name in model.datasets_names
+            ]
+        )
+
     def _evaluator(self) -> Evaluator:
-        return Evaluator([self], self.models if self.models is not None else Models())
+        return Evaluator([self], self._own_models())
 
     def npred_background(self) -> WcsNDMap:
         """Expected background counts, with the background model applied."""
@@ -267,12 +277,7 @@ class MapDataset:
 
     def __str__(self) -> str:
         info = self.info_dict()
-        models = self.models if self.models is not None else Models()
-        applied = [
-            model
-            for model in models
-            if model.datasets_names is None or self.name in model.datasets_names
-        ]
+        applied = list(self._own_models())
         parameters = [parameter for model in applied for parameter in model.parameters]
         npred_background = float(self.npred_background().data[self.mask].sum())
         signal = stat = float("nan")

@@ -242,17 +242,21 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", AstropyUserWarning)
         warnings.simplefilter("ignore", FITSFixedWarning)
-        with open_fits(source) as hdus:
-            reader = _Reader(source, hdus)
-            try:
-                return reader.parts()
-            except DataError:
-                raise
-            except Exception as error:
-                # A damaged header surfaces as any exception of astropy's, from any attribute.
-                refuse_truncated(source)
-                text = str(error).strip().split("\n")[0] or type(error).__name__
-                raise DataError(f"{source} [{reader.current}]: cannot be read ({text})") from error
+        current = "PRIMARY"
+        try:
+            with open_fits(source) as hdus:
+                reader = _Reader(source, hdus)
+                try:
+                    return reader.parts()
+                finally:
+                    current = reader.current
+        except DataError:
+            raise
+        except Exception as error:
+            # A damaged header surfaces as any exception of astropy's, from any attribute.
+            refuse_truncated(source)
+            text = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{source} [{current}]: cannot be read ({text})") from error
 
 
 class _Reader:

@@ -318,7 +318,9 @@ def _axis(name: str, columns: Sequence[FloatArray], interp: str) -> tuple[MapAxi
         high[:-1], low[1:], rtol=1e-5, atol=1e-9 * abs(high[-1])
     ):
         raise DataError(f"axis {name}: its bins do not follow on each other without gaps")
-    # Gammapy's own centres of a logarithmic axis from 0, which has none.
+    if name in _LOG_AXES and bounds[0] <= 0:
+        raise DataError(f"axis {name}: edges must be positive, got {bounds[0]:g} {unit}")
+    # A radius or a migra from 0 has no logarithm.
     if interp == "log" and bounds[0] <= 0:
         interp = "lin"
     axis = MapAxis(name, bounds, unit, interp)

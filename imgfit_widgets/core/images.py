@@ -93,7 +93,12 @@ def image_parts(
     if mask is not None:
         valid &= _mask(_load("mask", mask, geom), geom)
     expected: FloatArray | None = None
-    if background is not None:
+    if background is None:
+        notes.append(
+            "no background: every event is taken as one of a source's; background='flat' gives an "
+            "even one to fit"
+        )
+    else:
         expected, known = _background(background, values, valid, geom, notes)
         valid &= known
     held, known = _exposure(exposure, exposure_unit, geom, notes)
@@ -142,15 +147,16 @@ def _opened(path: Path) -> Iterator[fits.HDUList]:
         warnings.filterwarnings("error", message=".*truncated.*")
         if path.suffix == ".gz" and path.is_file():
             refuse_truncated(path)
-        with open_fits(path) as hdus:
-            try:
+        try:
+            with open_fits(path) as hdus:
                 yield hdus
-            except DataError:
-                raise
-            except Exception as error:
-                refuse_truncated(path)
-                text = str(error).strip().split("\n")[0] or type(error).__name__
-                raise DataError(f"{path}: cannot be read ({text})") from error
+        except DataError:
+            raise
+        except Exception as error:
+            # A damaged header surfaces as any exception of astropy's, from any attribute.
+            refuse_truncated(path)
+            text = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{path}: cannot be read ({text})") from error
 
 
 def _pick(hdus: fits.HDUList, path: Path, role: str, key: str | int | None) -> Any:
