@@ -22,7 +22,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS
+from astropy.wcs import WCS, WCSSUB_LATITUDE, WCSSUB_LONGITUDE
 from numpy.typing import NDArray
 
 from .errors import DataError
@@ -197,7 +197,7 @@ def read_wcs(header: fits.Header, where: str) -> tuple[WCS, bool]:
     if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
         raise DataError(f"{where}: its coordinates are distorted (SIP or a table); reproject it")
     swapped = bool(wcs.wcs.lng == 1)
-    wcs = wcs.celestial
+    wcs = wcs.sub([WCSSUB_LONGITUDE, WCSSUB_LATITUDE])
     geom = WcsGeom(wcs, (1, 1))
     with naming(where):
         frame = geom.frame

@@ -177,7 +177,7 @@ def mixture_of_kernel(
         for d, s in ((dx, scales[0]), (dy, scales[1]))
     )
     design = np.einsum("wy,wx->yxw", along_y, along_x).reshape(image.size, -1)
-    found = nnls(design, image.ravel())[0]
+    found = _nonnegative(design, image.ravel())
     share = 0.5 * float(np.abs(design @ found - image.ravel()).sum())
     off = math.hypot(
         x0 / scales[0] - (image.shape[1] - 1) / 2, y0 / scales[1] - (image.shape[0] - 1) / 2
@@ -216,10 +216,24 @@ def mixture_of_profile(
     total = float(content.sum())
     scale = np.sqrt(area)
     # Between the peak (no area) and the containment (area).
-    found = nnls(basis * scale[:, None], values / total * scale)[0]
+    found = _nonnegative(basis * scale[:, None], values / total * scale)
     share = 0.5 * float(np.abs((basis @ found) * area - content / total).sum())
     _judge(where, share, 1.0, notes)
     return _weights(found, known)
+
+
+def _nonnegative(design: FloatArray, values: FloatArray) -> FloatArray:
+    """The non-negative weights (W,) for which ``design`` (N, W) comes nearest to ``values``.
+
+    Neighbouring widths are nearly dependent: columns of length 1 and a small ridge keep the search
+    from going round in circles.
+    """
+    length = np.sqrt((design**2).sum(axis=0))
+    q, r = np.linalg.qr(design / length)
+    ridge = 1e-5 * np.eye(r.shape[1])
+    right = np.concatenate([q.T @ values, np.zeros(r.shape[1])])
+    found, _ = nnls(np.concatenate([r, ridge]), right, maxiter=100 * r.shape[1])
+    return np.asarray(found / length)
 
 
 def _known(low: float, high: float) -> np.ndarray:
