@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -21,35 +20,20 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
-from .config import AnalysisConfig, EnergyAxis
+from .config import AnalysisConfig
 from .data import DataStore, Observations
-from .dataset import Datasets, MapDataset
+from .dataset import Datasets
 from .errors import DataError, ModelError
+from .files import write_datasets, write_fit
 from .fit import Fit, FitResult
-from .makers import (
-    AdaptiveRingBackground,
-    BackgroundMethod,
-    Exclusion,
-    FoVBackground,
-    Reduction,
-    RingBackground,
-    SafeMask,
-    reduce_observations,
-)
-from .maps import MapAxis, WcsGeom, convert_frame
+from .makers import reduce_observations, reduction_from_config
+from .maps import WcsGeom
 from .models import FoVBackgroundModel, Models, SkyModel
-from .options import FoVBackgroundOptions, RingOptions, SafeMaskOptions
 from .parallel import open_executor
 from .progress import Progress, part, silent
 from .selection import select_ids, time_ranges
-from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
-
-PROJECTIONS = ("CAR", "TAN")
-"""Projections of the maps that a configuration describes; others come from a FITS image."""
 
 
 class Analysis:
@@ -98,7 +82,7 @@ class Analysis:
             self.config.set_logging()
         self.accuracy = accuracy
         self.executor = executor
-        self.geom, self.projection = _geometry(geometry)
+        self.geometry = geometry
         self.skip_failed = skip_failed
         self.failed: dict[int, str] = {}
         self.datastore: DataStore | None = None
@@ -151,7 +135,7 @@ class Analysis:
             raise DataError("observations: none selected; call get_observations() first")
         start = time.perf_counter()
         log.info("Creating geometry.")
-        reduction = self._reduction()
+        reduction = reduction_from_config(self.config, self.accuracy, self.geometry)
         log.info("Creating datasets.")
         n_jobs = min(self.config.general.n_jobs, len(self.observations))
         with open_executor(1 if self.executor is not None else n_jobs) as processes:
@@ -166,44 +150,6 @@ class Analysis:
         self.datasets = self._in_fit_range(datasets)
         self.fit_result = None
         self.timing["reduce_s"] = time.perf_counter() - start
-
-    def _reduction(self) -> Reduction:
-        settings = self.config.datasets
-        axes = settings.geom.axes
-        exact = self.accuracy == "exact"
-        axis = _energy_axis(axes.energy, "energy", exact)
-        true = axes.energy if axes.energy_true.min is None else axes.energy_true
-        axis_true = _energy_axis(true, "energy_true", exact)
-        geom = self._geometry(axis)
-        background = settings.background
-        exclusion = None
-        if background.exclusion is not None and background.method is not None:
-            exclusion = Exclusion(background.exclusion, background.path_of("exclusion"))
-        return Reduction(
-            geom,
-            axis_true,
-            settings.geom.wcs.binsize_irf.to_value("deg"),
-            settings.geom.selection.offset_max.to_value("deg"),
-            _safe_mask(settings.safe_mask.methods, settings.safe_mask.options()),
-            _background(background.options(), exact),
-            exclusion,
-            tuple(settings.map_selection),
-            self.accuracy,
-        )
-
-    def _geometry(self, axis: MapAxis) -> WcsGeom:
-        """The geometry that was given, or that of the configuration."""
-        if self.geom is not None:
-            return self.geom.to_cube([axis])
-        wcs = self.config.datasets.geom.wcs
-        return WcsGeom.create(
-            (wcs.skydir.lon.to_value("deg"), wcs.skydir.lat.to_value("deg")),
-            (wcs.width.width.to_value("deg"), wcs.width.height.to_value("deg")),
-            wcs.binsize.to_value("deg"),
-            self.projection,
-            wcs.skydir.frame,
-            axes=[axis],
-        )
 
     def _in_fit_range(self, datasets: Datasets) -> Datasets:
         """Datasets with only the bins of ``fit.fit_range`` to fit."""
@@ -294,113 +240,3 @@ def with_background(models: Models, datasets: Datasets) -> Models:
         if dataset.background is not None and models.background_model(dataset.name) is None:
             models.append(FoVBackgroundModel(dataset_name=dataset.name))
     return models
-
-
-def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> Iterable[Path]:
-    """Write ``dataset-NAME.fits.gz`` for each dataset, and ``datasets.yaml`` that lists them."""
-    lines = ["datasets:"]
-    for dataset in datasets:
-        path = folder / f"dataset-{dataset.name}.fits.gz"
-        dataset.write(path, overwrite=overwrite)
-        lines += [f"-   name: {dataset.name}", "    type: MapDataset", f"    filename: {path.name}"]
-        yield path
-    index = folder / "datasets.yaml"
-    index.write_text("\n".join(lines) + "\n")
-    yield index
-
-
-def write_fit(
-    models: Models, result: FitResult | None, folder: Path, overwrite: bool = True
-) -> list[Path]:
-    """Write ``models.yaml`` with covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
-    files = [folder / "models.yaml", folder / "parameters.ecsv"]
-    models.write(files[0], overwrite=overwrite)
-    models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
-    if result is not None:
-        files.append(folder / "result.json")
-        files[-1].write_text(json.dumps({"fit": result.to_dict()}, indent=2) + "\n")
-    return files
-
-
-def read_datasets(path: str | os.PathLike[str]) -> Datasets:
-    """Datasets of a FITS file, or of all files that a ``datasets.yaml`` lists.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or not a dataset.
-    """
-    source = Path(path)
-    if source.suffix.lower() not in (".yaml", ".yml"):
-        return Datasets([MapDataset.read(source)])
-    if not source.is_file():
-        raise DataError(f"{source}: no such file")
-    try:
-        content = load_yaml(source.read_text())
-        kinds = {str(entry.get("type", "MapDataset")) for entry in content["datasets"]}
-        entries = [(str(entry["name"]), str(entry["filename"])) for entry in content["datasets"]]
-    except (YamlProblem, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{source}: not a list of datasets with name and filename ({error})"
-        ) from error
-    for kind in sorted(kinds - {"MapDataset"}):
-        raise DataError(f"{source}: datasets of type {kind!r} are not supported yet")
-    return Datasets(MapDataset.read(source.parent / file, name) for name, file in entries)
-
-
-def _energy_axis(section: EnergyAxis, name: str, exact: bool) -> MapAxis:
-    axis = MapAxis.from_energy_bounds(section.min, section.max, section.nbins, name)
-    if exact:
-        return axis
-    # Gammapy's edges are off in the last bit, which decides whether a bin ends within a range.
-    low, high = (np.log(end.to_value("TeV")) for end in (section.min, section.max))
-    return MapAxis(name, np.exp(np.linspace(low, high, section.nbins + 1)))
-
-
-def _safe_mask(methods: Iterable[str], options: SafeMaskOptions) -> SafeMask:
-    position = None
-    if options.position.is_set():
-        at = options.position
-        lon, lat = convert_frame(at.lon.deg, at.lat.deg, at.frame, "icrs")
-        position = float(lon), float(lat)
-    fixed = options.fixed_offset
-    return SafeMask(
-        tuple(methods),
-        options.offset_max.to_value("deg"),
-        options.aeff_percent,
-        options.bias_percent,
-        position,
-        None if fixed is None else fixed.to_value("deg"),
-        options.irfs == "DL3",
-    )
-
-
-def _background(
-    options: FoVBackgroundOptions | RingOptions | None, exact: bool
-) -> BackgroundMethod | None:
-    if options is None:
-        return None
-    if isinstance(options, FoVBackgroundOptions):
-        return FoVBackground(options.min_counts, options.min_npred_background)
-    r_in, width = options.r_in.to_value("deg"), options.width.to_value("deg")
-    if not options.adaptive:
-        return RingBackground(r_in, width, inside_only=exact)
-    return AdaptiveRingBackground(
-        r_in,
-        width,
-        options.r_out_max.to_value("deg"),
-        options.stepsize.to_value("deg"),
-        options.threshold_alpha,
-        options.theta.to_value("deg") if exact else 0.0,
-        options.method == "fixed_width",
-        inside_only=exact,
-    )
-
-
-def _geometry(given: WcsGeom | str | os.PathLike[str] | None) -> tuple[WcsGeom | None, str]:
-    """A geometry, if one is given, and the projection for that of the configuration."""
-    if given is None or isinstance(given, WcsGeom):
-        return given, "CAR"
-    if isinstance(given, str) and given.upper() in PROJECTIONS:
-        return None, given.upper()
-    return WcsGeom.read(given), "CAR"

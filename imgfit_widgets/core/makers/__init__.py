@@ -2,6 +2,8 @@
 
 `Reduction`
     What is asked for: geometry, energy axes, cuts, safe masks, background method, accuracy.
+`reduction_from_config`
+    The same from a configuration.
 `reduce_observations`
     Runs it over observations, stacked into one dataset or one dataset a run.
 `SafeMask`
@@ -24,6 +26,7 @@ from .background import (
     RingBackground,
 )
 from .exclusion import Exclusion
+from .from_config import PROJECTIONS, reduction_from_config
 from .reduction import ACCURACIES, MAPS, Reduction
 from .safe_mask import SafeMask
 from .stack import reduce_observations
@@ -31,6 +34,7 @@ from .stack import reduce_observations
 __all__ = [
     "ACCURACIES",
     "MAPS",
+    "PROJECTIONS",
     "AdaptiveRingBackground",
     "BackgroundMethod",
     "Exclusion",
@@ -39,4 +43,5 @@ __all__ = [
     "RingBackground",
     "SafeMask",
     "reduce_observations",
+    "reduction_from_config",
 ]
