@@ -120,6 +120,12 @@ def image_parts(
     }
 
 
+def is_quantity(source: Any) -> bool:
+    """Whether a text begins with a number (3e10 cm2 s): a value, not a path."""
+    number = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+    return isinstance(source, str) and bool(re.fullmatch(rf"{number}( .*)?", source.strip()))
+
+
 # Reading
 
 
@@ -363,7 +369,7 @@ def _background(
             "the counts that is background"
         )
         return flat, np.broadcast_to(area > 0, geom.data_shape)
-    found = _load("background", source, geom)
+    found = _load("background", u.Quantity(source) if is_quantity(source) else source, geom)
     values = _sampled(found, geom, area=True)
     if len(values) != geom.data_shape[0]:
         raise DataError(
@@ -391,7 +397,7 @@ def _exposure(
             "number of counts"
         )
         source = u.Quantity(1.0, "cm2 s")
-    elif isinstance(source, str) and re.fullmatch(r"[\d.eE+-]+ .*", source.strip()):
+    elif is_quantity(source):
         try:
             source = u.Quantity(source)
         except (TypeError, ValueError) as error:
