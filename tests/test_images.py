@@ -336,6 +336,7 @@ def test_what_is_not_covered_is_not_fitted():
     ("value", "unit", "expected"),
     [
         ("3e10 cm2 s", None, 3e6),
+        ("3e6 m2 s", None, 3e6),
         (3e10 * u.Unit("cm2 s"), None, 3e6),
         (2.0, "km2 h", 2e6 * 3600),
         (3e10, None, 3e6),
@@ -572,6 +573,18 @@ def test_what_is_no_list_of_datasets_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"datasets.yaml: (not a list|is not YAML|lists no)"):
         read_datasets(path)
+
+
+def test_numbers_in_a_list_are_values_however_yaml_takes_them(images):
+    path = images / "numbers.yaml"
+    path.write_text(
+        "datasets:\n- {counts: counts.fits, background: 2e-1, exposure: 3e10, psf: 6e-2}\n"
+    )
+    dataset = read_datasets(path)[0]
+    assert dataset.name == "counts"
+    assert dataset.background.data.max() == pytest.approx(0.2)
+    assert dataset.exposure.data.max() == pytest.approx(3e6)
+    assert radial(dataset, [0.0])[0] == pytest.approx(1 / (2 * np.pi * 0.06**2), rel=2e-3)
 
 
 def test_two_images_of_one_name_are_refused(images):

@@ -12,21 +12,18 @@ import gzip
 import json
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyUserWarning
-from astropy.wcs import FITSFixedWarning
 
 from .data import GTI, RunInfo
 from .errors import DataError
-from .fits_maps import LARGEST, FileMap, FloatArray, hdu_names, is_image, read_map
+from .fits_maps import LARGEST, FileMap, FloatArray, hdu_names, is_image, opened, read_map
 from .irf.edisp import EDispKernelMap
-from .irf.io import open_fits, refuse_truncated
+from .irf.io import refuse_truncated
 from .irf.psf import PSF_WIDTHS, RAD_BOUNDS, PSFMap
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
 from .response_io import EXPOSURE_UNIT, edisp_map, exposure_on, identity_edisp, psf_map
@@ -236,27 +233,16 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
         Naming the file and the HDU that is missing or cannot be used.
     """
     source = Path(path)
-    if source.suffix == ".gz" and source.is_file():
-        # Else the HDUs before a cut would be taken for the whole file.
-        refuse_truncated(source)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", AstropyUserWarning)
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        current = "PRIMARY"
+    with opened(source) as hdus:
+        reader = _Reader(source, hdus)
         try:
-            with open_fits(source) as hdus:
-                reader = _Reader(source, hdus)
-                try:
-                    return reader.parts()
-                finally:
-                    current = reader.current
+            return reader.parts()
         except DataError:
             raise
         except Exception as error:
-            # A damaged header surfaces as any exception of astropy's, from any attribute.
             refuse_truncated(source)
             text = str(error).strip().split("\n")[0] or type(error).__name__
-            raise DataError(f"{source} [{current}]: cannot be read ({text})") from error
+            raise DataError(f"{source} [{reader.current}]: cannot be read ({text})") from error
 
 
 class _Reader:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from .errors import ConfigError, DataError
 from .fit_result import FitResult
 from .fits_maps import naming
 from .image_psf import width_of
-from .images import check_keys
+from .images import check_keys, is_quantity
 from .models import Models
 from .paths import expand_path
 from .yaml_text import YamlProblem, load_yaml
@@ -150,7 +149,7 @@ def _is_value(key: str, text: str) -> bool:
     """Whether a text says a value (a width, a level, an exposure) instead of a path."""
     if key == "background" and text.strip().lower() == "flat":
         return True
-    if key == "exposure" and re.fullmatch(r"[\d.eE+-]+ .*", text.strip()):
+    if key in ("background", "exposure") and is_quantity(text):
         return True
     return key == "psf" and width_of(text) is not None
 

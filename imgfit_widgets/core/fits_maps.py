@@ -1,5 +1,7 @@
 """Maps in FITS files, whoever wrote them: an HDU with its sky coordinates and its energy table.
 
+`opened`
+    A FITS file, for a while; every fault of it as one error.
 `read_map`
     One HDU as a `FileMap`: images of any celestial projection, cubes with the tables of axes that
     Gammapy (``BANDS``), Fermi's tools and ctools (``EBOUNDS``, ``ENERGIES``) write, and Gammapy's
@@ -13,6 +15,7 @@ for an energy), so that both are integrated alike; the nodes are kept beside.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +25,12 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, WCSSUB_LATITUDE, WCSSUB_LONGITUDE
+from astropy.utils.exceptions import AstropyUserWarning, AstropyWarning
+from astropy.wcs import WCS, WCSSUB_LATITUDE, WCSSUB_LONGITUDE, FITSFixedWarning
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .irf.io import refuse_truncated
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
 
 FloatArray = NDArray[np.float64]
@@ -112,6 +117,41 @@ def naming(where: str) -> Iterator[None]:
         if where.split(" [")[0] in str(error):
             raise
         raise DataError(f"{where}: {error}") from error
+
+
+@contextmanager
+def opened(path: Path, strict: bool = True) -> Iterator[fits.HDUList]:
+    """The HDUs of a FITS file; whatever is wrong with it, there or in the block, is one DataError.
+
+    Parameters
+    ----------
+    path : Path
+    strict : bool
+        Whether a header that bends the standard is an error too.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if path.suffix == ".gz":
+        # Else the HDUs before a cut would be taken for the whole file.
+        refuse_truncated(path)
+    with warnings.catch_warnings():
+        if strict:
+            warnings.simplefilter("error", AstropyUserWarning)
+            warnings.simplefilter("ignore", FITSFixedWarning)
+        else:
+            warnings.simplefilter("ignore", AstropyWarning)
+            warnings.filterwarnings("error", message=".*truncated.*")
+        try:
+            # A file of one's own, since astropy leaves open what it cannot read.
+            with path.open("rb") as file, fits.open(file, memmap=False) as hdus:
+                yield hdus
+        except DataError:
+            raise
+        except Exception as error:
+            # A damaged header surfaces as any exception of astropy's, from any attribute.
+            refuse_truncated(path)
+            text = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{path}: cannot be read ({text})") from error
 
 
 def hdu_names(hdus: fits.HDUList) -> list[str]:
