@@ -19,7 +19,6 @@ import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from scipy.optimize import nnls
 from scipy.special import erf
 
 from .errors import DataError
@@ -228,6 +227,9 @@ def _nonnegative(design: FloatArray, values: FloatArray) -> FloatArray:
     Neighbouring widths are nearly dependent: columns of length 1 and a small ridge keep the search
     from going round in circles.
     """
+    # Only here: it takes a third of a second to load, and a reduction has no use for it.
+    from scipy.optimize import nnls
+
     length = np.sqrt((design**2).sum(axis=0))
     q, r = np.linalg.qr(design / length)
     ridge = 1e-5 * np.eye(r.shape[1])

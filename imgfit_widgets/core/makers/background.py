@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from astropy.convolution import Ring2DKernel
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
+from scipy import fft
 
 from ..irf.axis import FloatArray
 
@@ -210,21 +209,24 @@ class AdaptiveRingBackground:
 
 def ring_kernel(r_in: float, width: float, scales: tuple[float, float]) -> FloatArray:
     """Pixels (1 or 0) whose centre lies in a ring, for pixels of a size (x, y) in degrees."""
-    if np.isclose(*scales, rtol=2e-3) and r_in > 0:
-        # The field's own choice of pixels, so that results agree where pixels are square.
-        kernel = Ring2DKernel(r_in / scales[0], width / scales[0])
-        kernel.normalize("peak")
-        return np.asarray(kernel.array, dtype=float)
-    half = [int(np.ceil((r_in + width) / scale)) for scale in scales]
+    # A centre on the edge is inside, whatever rounding makes of the pixel size.
+    low, high = r_in * (1 - 1e-7), (r_in + width) * (1 + 1e-7)
+    half = [int(high / scale) for scale in scales]
     x = np.arange(-half[0], half[0] + 1) * scales[0]
     y = np.arange(-half[1], half[1] + 1) * scales[1]
     distance = np.hypot(x, y[:, None])
-    return np.asarray((distance >= r_in) & (distance <= r_in + width), dtype=float)
+    return np.asarray((distance >= low) & (distance <= high), dtype=float)
 
 
 def _sum_over(values: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Sums over the pixels of a kernel around each pixel, 0 beyond the map."""
-    return np.stack([fftconvolve(plane, kernel, mode="same") for plane in values])
+    """Sums over the pixels of a kernel (odd, symmetric) around each pixel, 0 beyond the map."""
+    shape = values.shape[1:]
+    padded = [
+        fft.next_fast_len(n + k - 1, real=True) for n, k in zip(shape, kernel.shape, strict=True)
+    ]
+    product = fft.rfft2(values, padded) * fft.rfft2(kernel, padded)
+    rows, columns = (slice(k // 2, k // 2 + n) for n, k in zip(shape, kernel.shape, strict=True))
+    return np.asarray(fft.irfft2(product, padded)[:, rows, columns])
 
 
 def _scaled(background: FloatArray, off: FloatArray, acceptance_off: FloatArray) -> Matched:

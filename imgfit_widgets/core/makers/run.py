@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from astropy.nddata import NoOverlapError, overlap_slices
 from astropy.wcs.utils import proj_plane_pixel_scales
 from numpy.typing import NDArray
 
@@ -210,11 +210,12 @@ def find_window(reduction: Reduction, ra: float, dec: float) -> Window | None:
 
 
 def _cutout(geom: WcsGeom, x: float, y: float, half_width: float) -> Window | None:
-    size = [max(round(2.0 * half_width / scale), 1) for scale in geom.pixel_scales]
-    try:
-        (rows, columns), _ = overlap_slices(geom.shape, (size[1], size[0]), (y, x), mode="trim")
-    except NoOverlapError:
-        return None
+    spans = []
+    for at, scale, length in zip((y, x), geom.pixel_scales[::-1], geom.shape, strict=True):
+        size = max(round(2.0 * half_width / scale), 1)
+        start = math.ceil(at - size / 2.0)
+        spans.append(slice(max(start, 0), min(start + size, length)))
+    rows, columns = spans
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return None
     return rows, columns
