@@ -96,18 +96,20 @@ class SourceImages:
         )
 
     def at(self, pixels: Any) -> SourceImages:
-        """The same for some of the pixels, with only the nodes that they need."""
-        rows = self.nodes[pixels]
-        needed = np.unique(rows.indices)
-        place = np.zeros(self.nodes.shape[1], dtype=int)
-        place[needed] = np.arange(len(needed))
-        few = csr_matrix((rows.data, place[rows.indices], rows.indptr), (rows.shape[0], len(needed)))
+        """The same for some of the pixels."""
         reference = replace(
             self.reference,
             exposure=self.reference.exposure[:, pixels],
             edisp=self.reference.edisp[:, pixels],
         )
-        return replace(self, reference=reference, nodes=few, psf=self.psf[needed])
+        return replace(self, reference=reference, nodes=self.nodes[pixels])
+
+    def trimmed(self) -> SourceImages:
+        """The same with only the nodes that the pixels need."""
+        needed, place = np.unique(self.nodes.indices, return_inverse=True)
+        shape = (self.nodes.shape[0], len(needed))
+        nodes = csr_matrix((self.nodes.data, place, self.nodes.indptr), shape)
+        return replace(self, nodes=nodes, psf=self.psf[needed])
 
     def mixtures(self) -> FloatArray:
         """Counts in each width at the reference amplitude, shape (bins, pixels, W)."""

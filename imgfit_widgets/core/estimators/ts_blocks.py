@@ -23,8 +23,8 @@ BoolArray = NDArray[np.bool_]
 
 __all__ = ["BLOCK", "Layer", "Strip", "run_strip"]
 
-BLOCK = 16
-"""Pixels along each side of a block."""
+BLOCK = 24
+"""Pixels along each side of a block, at most."""
 _SMALL = 0.1
 """Up to this source over background the series holds: its next term is 2e-5 of a count."""
 _CHUNK = 64
@@ -60,6 +60,8 @@ class Strip:
     images: list[SourceImages]
     positions: list[PixelPosition]
     half: tuple[int, int]
+    block: int
+    """Columns of a block, over which the projection hardly varies."""
     core: FloatArray
     """Offsets (n, 2) along y and x of the pixels that are taken one by one."""
     n_sigma: float
@@ -78,9 +80,7 @@ class _Seen:
     stamps: Stamps
 
 
-def run_strip(
-    strip: Strip, tick: Callable[[float], None] | None = None
-) -> dict[str, FloatArray]:
+def run_strip(strip: Strip, tick: Callable[[float], None] | None = None) -> dict[str, FloatArray]:
     """Fit every wanted pixel of a strip.
 
     Parameters
@@ -99,10 +99,10 @@ def run_strip(
     names += ["norm_ul"] if strip.limit else []
     maps = {name: np.full(strip.wanted.shape, np.nan) for name in names}
     nx = strip.wanted.shape[1]
-    for x0 in range(0, nx, BLOCK):
+    for x0 in range(0, nx, strip.block):
         if tick is not None:
             tick(x0 / nx)
-        x1 = min(x0 + BLOCK, nx)
+        x1 = min(x0 + strip.block, nx)
         y, x = np.nonzero(strip.wanted[:, x0:x1])
         if not len(y):
             continue
@@ -118,7 +118,7 @@ def run_strip(
 def _block(
     strip: Strip, x0: int, x1: int, y: NDArray[np.intp], x: NDArray[np.intp]
 ) -> tuple[NormFit, FloatArray]:
-    half_y, half_x = strip.half
+    half_x = strip.half[1]
     rows, nx = strip.wanted.shape
     pixels = y * nx + x0 + x
     mixtures = [images.at(pixels).mixtures() for images in strip.images]
@@ -146,9 +146,7 @@ def _block(
     lowest, near = _near(strip, seen, y, x, safe)
 
     def fit(templates: Templates) -> NormFit:
-        return fit_norms(
-            templates, strip.n_sigma, strip.n_sigma_ul, strip.asymmetric, strip.limit
-        )
+        return fit_norms(templates, strip.n_sigma, strip.n_sigma_ul, strip.asymmetric, strip.limit)
 
     if near is None:
         result, bad = None, np.arange(len(y))

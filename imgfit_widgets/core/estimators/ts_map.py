@@ -29,6 +29,8 @@ __all__ = ["TSMapEstimator"]
 OPTIONAL = ("errn-errp", "ul")
 _TAIL = 1e-4
 """Share of a source along each axis that may lie beyond the kernel, if no width is given."""
+_UNEVEN = 1e-3
+"""How much the projection may widen the source, relatively, between a block's middle and edge."""
 _CORE = 0.02
 """Pixels where the source is above this fraction of its peak are taken one by one."""
 
@@ -103,7 +105,7 @@ class TSMapEstimator:
         mask : ndarray or `WcsNDMap` of bool, optional
             Used besides the datasets' own, for data and positions.
         progress : Progress
-            Called for each block of 16 x 16 pixels; may raise `Cancelled`.
+            Called for each block of at most 24 x 24 pixels; may raise `Cancelled`.
 
         Returns
         -------
@@ -158,12 +160,17 @@ class TSMapEstimator:
         count = len(strips)
         if executor is None:
             for number, strip in enumerate(strips):
-                found = run_strip(strip, lambda share, n=number: tick((n + share) / count))
-                yield found, strip.first_row
+
+                def inside(share: float, done: int = number) -> None:
+                    tick((done + share) / count)
+
+                yield run_strip(strip, inside), strip.first_row
             return
-        for number, found in enumerate(imap(run_strip, strips, executor)):
-            tick((number + 1) / count)
-            yield found, strips[number].first_row
+        state = [0]  # strips done, for whoever asks while they are waited for
+        for found in imap(run_strip, strips, executor, lambda: tick(state[0] / count)):
+            yield found, strips[state[0]].first_row
+            state[0] += 1
+            tick(state[0] / count)
 
     def _quantities(self, names: dict[str, FloatArray], edges: FloatArray) -> dict[str, FloatArray]:
         flux = float(self.kernel_model.spectral_model.integral(float(edges[0]), float(edges[1])))
@@ -202,8 +209,9 @@ class TSMapEstimator:
         pad = ((0, 0), (half[0], half[0]), (half[1], half[1]))
         padded = [(np.pad(counts, pad), np.pad(inverse, pad)) for _, counts, inverse in cubes]
         ny, nx = wanted.shape
-        for first in range(0, ny, BLOCK):
-            stop = min(first + BLOCK, ny)
+        block = min(_block_size(position, nx, ny) for position in positions)
+        for first in range(0, ny, block):
+            stop = min(first + block, ny)
             if not wanted[first:stop].any():
                 continue
             rows = slice(first, stop + 2 * half[0])
@@ -217,9 +225,10 @@ class TSMapEstimator:
                 first,
                 wanted[first:stop],
                 layers,
-                [one.at(pixels) for one in images],
+                [one.at(pixels).trimmed() for one in images],
                 positions,
                 half,
+                block,
                 core,
                 self.n_sigma,
                 self.n_sigma_ul,
@@ -270,7 +279,9 @@ def _check(group: list[MapDataset]) -> None:
                 "them or make one map each"
             )
         if np.any(dataset.counts.data < 0):
-            raise DataError(f"TS map: the counts of dataset {dataset.name!r} are negative somewhere")
+            raise DataError(
+                f"TS map: the counts of dataset {dataset.name!r} are negative somewhere"
+            )
         if dataset.background is None:
             raise DataError(
                 f"TS map: dataset {dataset.name!r} has no background, which the null hypothesis "
@@ -285,6 +296,18 @@ def _expected(group: list[MapDataset]) -> list[FloatArray]:
         return [np.asarray(d.background.data, float) for d in group if d.background is not None]
     evaluator = Evaluator(group, Models(list(models)))
     return evaluator.npred(evaluator.x0)
+
+
+def _block_size(position: PixelPosition, nx: int, ny: int) -> int:
+    """Pixels of a block over which the size of a degree in pixels varies by `_UNEVEN` at most."""
+    most = 0.0
+    for x in np.linspace(0.0, nx - 1.0, 5):
+        for y in np.linspace(0.0, ny - 1.0, 5):
+            (xx, _, yy), *slopes = position.metric(float(x), float(y))
+            size = max(float(xx), float(yy))
+            most = max(most, *(float(np.abs(slope).max()) / size for slope in slopes))
+    # The metric is in squares; a block's edge is half a block from its middle.
+    return int(np.clip(4.0 * _UNEVEN / max(most, 1e-9), 4, BLOCK))
 
 
 def _bins_between(dataset: MapDataset, edges: FloatArray) -> slice:
