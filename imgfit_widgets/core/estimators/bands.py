@@ -35,6 +35,8 @@ __all__ = [
     "as_tev",
     "combined_mask",
     "energy_bands",
+    "names_of",
+    "neighbour_correlation",
     "node_weights",
     "reference_spectrum",
 ]
@@ -268,3 +270,11 @@ def names_of(selection: Sequence[str] | str | None, known: Sequence[str]) -> tup
         if name not in known and name != "all":
             raise InputError(f"selection_optional: {name!r} is not one of all, {', '.join(known)}")
     return tuple(known) if "all" in chosen else tuple(chosen)
+
+
+def neighbour_correlation(kernel: FloatArray) -> tuple[float, float]:
+    """Correlation of white noise, summed with a kernel, between a pixel and the next along x, y."""
+    total = float(np.vdot(kernel, kernel))
+    across = float(np.vdot(kernel[:, 1:], kernel[:, :-1]))
+    along = float(np.vdot(kernel[1:], kernel[:-1]))
+    return across / total, along / total

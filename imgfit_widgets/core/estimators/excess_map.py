@@ -19,6 +19,7 @@ from .bands import (
     combined_mask,
     energy_bands,
     names_of,
+    neighbour_correlation,
     reference_spectrum,
 )
 from .excess import disk_sum, excess_maps
@@ -134,6 +135,7 @@ class ExcessMapEstimator:
             "n_sigma": self.n_sigma,
             "n_sigma_ul": self.n_sigma_ul,
             "n_sigma_sensitivity": self.n_sigma_sensitivity,
+            "neighbour_correlation": [list(_correlation(radii))] * len(bins),
         }
         model = SkyModel(self.spectral_model, PointSpatialModel(frame=geom.frame), "reference")
         return FluxMaps(maps, self.tag, model if reference is not None else None, meta)
@@ -186,3 +188,10 @@ class ExcessMapEstimator:
                 for name, values in in_counts.items():
                     found[f"{word}_{name}"] = values * scale * unit
         return {name: np.where(mask, values, np.nan) for name, values in found.items()}
+
+
+def _correlation(radii: list[float]) -> tuple[float, float]:
+    """How the sums in two neighbouring circles are correlated."""
+    dot = np.zeros([2 * int(radius) + 3 for radius in reversed(radii)])
+    dot[dot.shape[0] // 2, dot.shape[1] // 2] = 1.0
+    return neighbour_correlation(np.rint(disk_sum(dot, *radii)))

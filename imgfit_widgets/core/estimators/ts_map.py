@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..models import Models, PointSpatialModel, PowerLawSpectralModel, SkyModel
 from ..parallel import imap, open_executor
 from ..progress import Progress, silent
 from ..response import PixelPosition
-from .bands import as_degrees, combined_mask, energy_bands, names_of
+from .bands import as_degrees, combined_mask, energy_bands, names_of, neighbour_correlation
 from .flux_maps import UNITS, FluxMaps
 from .kernels import SourceImages, Stamps, reach_of, source_size
 from .known_background import check_n_sigma
@@ -129,17 +129,18 @@ class TSMapEstimator:
         masks = [combined_mask(dataset, mask) for dataset in group]
         axis, _ = energy_bands(group[0].energy_axis, self.energy_edges, sum_over=True)
         bands: list[dict[str, FloatArray]] = []
+        correlations: list[list[float]] = []
         with open_executor(self.n_jobs, self.scheduler) as executor:
             for number in range(axis.nbin):
                 edges = axis.bounds[number : number + 2]
-                prepared = self._strips(group, expected, masks, edges)
                 shape = group[0].geom.shape
                 names: dict[str, FloatArray] = {}
-                strips = list(prepared)
 
                 def tick(done: float, base: int = number) -> None:
                     progress((base + done) / axis.nbin, f"TS map, band {base + 1} of {axis.nbin}")
 
+                strips, correlation = self._strips(group, expected, masks, edges, tick)
+                correlations.append(list(correlation))
                 for found, first in self._results(strips, executor, tick):
                     for name, values in found.items():
                         whole = names.setdefault(name, np.full(shape, np.nan))
@@ -151,11 +152,15 @@ class TSMapEstimator:
             for name in bands[0]
         }
         progress(1.0, "TS map done")
-        meta = {"n_sigma": self.n_sigma, "n_sigma_ul": self.n_sigma_ul}
+        meta = {
+            "n_sigma": self.n_sigma,
+            "n_sigma_ul": self.n_sigma_ul,
+            "neighbour_correlation": correlations,
+        }
         return FluxMaps(maps, self.tag, self.kernel_model, meta)
 
     def _results(
-        self, strips: list[Strip], executor: Any, tick: Any
+        self, strips: list[Strip], executor: Any, tick: Callable[[float], None]
     ) -> Iterator[tuple[dict[str, FloatArray], int]]:
         count = len(strips)
         if executor is None:
@@ -188,11 +193,13 @@ class TSMapEstimator:
         expected: list[FloatArray],
         masks: list[NDArray[np.bool_]],
         edges: FloatArray,
-    ) -> Iterator[Strip]:
-        """The map's rows in strips of one block's height."""
+        tick: Callable[[float], None],
+    ) -> tuple[list[Strip], tuple[float, float]]:
+        """The map's rows in strips of one block's height; and how its noise is correlated."""
         images, positions, cubes = [], [], []
         for dataset, background, mask in zip(group, expected, masks, strict=True):
             bins = _bins_between(dataset, edges)
+            tick(0.0)
             images.append(SourceImages.of(dataset, self.kernel_model, bins))
             positions.append(PixelPosition(dataset.geom, dataset.geom.frame))
             used = mask[bins] & (background[bins] > 0)
@@ -205,11 +212,13 @@ class TSMapEstimator:
                 f"TS map: no pixel between {edges[0]:g} and {edges[1]:g} TeV has both valid data "
                 "and an expected background"
             )
-        half, core = self._extent(group[0], images, positions, wanted)
+        tick(0.0)
+        half, core, correlation = self._extent(group[0], images, positions, wanted)
         pad = ((0, 0), (half[0], half[0]), (half[1], half[1]))
         padded = [(np.pad(counts, pad), np.pad(inverse, pad)) for _, counts, inverse in cubes]
         ny, nx = wanted.shape
         block = min(_block_size(position, nx, ny) for position in positions)
+        strips = []
         for first in range(0, ny, block):
             stop = min(first + block, ny)
             if not wanted[first:stop].any():
@@ -221,20 +230,23 @@ class TSMapEstimator:
                 for r in range(len(counts))
             ]
             pixels = slice(first * nx, stop * nx)
-            yield Strip(
-                first,
-                wanted[first:stop],
-                layers,
-                [one.at(pixels).trimmed() for one in images],
-                positions,
-                half,
-                block,
-                core,
-                self.n_sigma,
-                self.n_sigma_ul,
-                "errn-errp" in self.selection_optional,
-                "ul" in self.selection_optional,
+            strips.append(
+                Strip(
+                    first,
+                    wanted[first:stop],
+                    layers,
+                    [one.at(pixels).trimmed() for one in images],
+                    positions,
+                    half,
+                    block,
+                    core,
+                    self.n_sigma,
+                    self.n_sigma_ul,
+                    "errn-errp" in self.selection_optional,
+                    "ul" in self.selection_optional,
+                )
             )
+        return strips, correlation
 
     def _extent(
         self,
@@ -242,8 +254,10 @@ class TSMapEstimator:
         images: list[SourceImages],
         positions: list[PixelPosition],
         wanted: NDArray[np.bool_],
-    ) -> tuple[tuple[int, int], FloatArray]:
-        """Half the kernel's size in pixels along y, x; and the offsets taken one by one."""
+    ) -> tuple[tuple[int, int], FloatArray, tuple[float, float]]:
+        """Half the kernel's size in pixels along y, x; the offsets taken one by one; and the
+        correlation of neighbouring pixels' noise.
+        """
         pixels = np.flatnonzero(wanted)
         pixels = pixels[:: max(1, len(pixels) // 200)]
         ny, nx = dataset.geom.shape
@@ -265,7 +279,7 @@ class TSMapEstimator:
             stamps = Stamps.at(one.widths, position, 0.5 * (nx - 1), 0.5 * (ny - 1), half)
             image = np.tensordot(sample.sum(axis=0), stamps.images, axes=1)
             shape = np.maximum(shape, image / max(float(image.max()), 1e-300))
-        return half, np.argwhere(shape > _CORE) - np.array(half)
+        return half, np.argwhere(shape > _CORE) - np.array(half), neighbour_correlation(shape)
 
 
 def _check(group: list[MapDataset]) -> None:
