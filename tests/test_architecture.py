@@ -29,7 +29,7 @@ LAYERS = [
     ["core.live", "core.fit_result", "core.dataset_io"],
     ["core.dataset"],
     ["core.makers", "core.fit"],
-    ["core.estimators", "core.simulate"],
+    ["core.estimators", "core.simulate", "core.toys"],
     ["core.analysis"],
     ["core"],
     [""],
