@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, erfcinv
 
 from .dataset import Datasets, MapDataset
-from .errors import ImgfitError, InputError, ModelError
+from .errors import FitError, ImgfitError, InputError, ModelError
 from .evaluator import Evaluator
 from .fit import Fit, FitResult
 from .maps import WcsNDMap
@@ -393,10 +393,10 @@ def ts_p_value(
     if any(not p.frozen for p in null.parameters):
         fitted = solver.solve(group, null, part(progress, 0.05, 0.1))
         if not fitted.success:
-            raise InputError(f"toys: the fit without {source} failed: {fitted.message}")
+            raise FitError(f"toys: the fit without {source} failed: {fitted.message}")
         fitted.apply(null)
     if not observed.success:
-        raise InputError(f"toys: the fit of the data failed: {observed.message}")
+        raise FitError(f"toys: the fit of the data failed: {observed.message}")
     found = observed.ts[source]
     if not found.dof:
         raise InputError(f"toys: {source} has no free parameter, so its TS says nothing of chance")

@@ -28,6 +28,8 @@ BLOCK = 24
 _SMALL = 0.1
 """Up to this source over background the series holds: its next term is 2e-5 of a count."""
 _CHUNK = 64
+_PIECE = 200_000
+"""Multiplications of one matrix product; OpenBLAS begins to use threads above 262144."""
 
 
 @dataclass
@@ -189,7 +191,7 @@ def _near(
     for one in seen:
         width = one.counts.shape[1]
         at = ((y + half_y)[:, None] + dy) * width + (x + half_x)[:, None] + dx
-        near = one.mixture @ one.stamps.images[:, half_y + dy, half_x + dx]
+        near = _product(one.mixture, one.stamps.images[:, half_y + dy, half_x + dx])
         ratio = near * one.inverse.ravel()[at]
         steepest = np.maximum(steepest, ratio.max(axis=1))
         if sparse:
@@ -239,7 +241,8 @@ def _whole(
         # From the pixel to the counts, as places in the stamp.
         down, right = rows - y[:, None], columns - x[:, None]
         inside = (down >= 0) & (down <= 2 * half_y) & (right >= 0) & (right <= 2 * half_x)
-        images = one.mixture[index] @ one.stamps.images.reshape(len(one.stamps.images), -1)
+        images = one.stamps.images.reshape(len(one.stamps.images), -1)
+        images = _product(one.mixture[index], images)
         at = np.where(inside, down * (2 * half_x + 1) + right, 0)
         near = np.where(inside, np.take_along_axis(images, at, axis=1), 0.0)
         ratios.append(np.maximum(near, 0.0) * one.inverse[rows, columns])
@@ -249,3 +252,17 @@ def _whole(
     return Templates(
         ratio, np.concatenate(counts), total, np.zeros((3, len(y))), lowest * (1.0 - 1e-12)
     )
+
+
+def _product(left: FloatArray, right: FloatArray) -> FloatArray:
+    """``left @ right`` in pieces that BLAS does not hand to threads.
+
+    For matrices of this size waking threads costs more than they save, and far more on a busy
+    machine.
+    """
+    rows = max(1, _PIECE // right.size)
+    count = -(-len(left) // rows)
+    padded = np.zeros((count * rows, left.shape[1]))
+    padded[: len(left)] = left
+    found = padded.reshape(count, rows, -1) @ right
+    return np.asarray(found.reshape(count * rows, -1)[: len(left)])
