@@ -217,6 +217,10 @@ class ReferenceCounts:
     exposure: FloatArray
     mixing_edisp: FloatArray
     edisp: FloatArray
+    nodes: csr_matrix
+    """What turned the nodes of the energy dispersion into ``edisp``."""
+    valid: BoolArray
+    """Nodes that hold something, flat."""
 
     @classmethod
     def of(cls, dataset: MapDataset, spectral_model: SpectralModel) -> ReferenceCounts:
@@ -246,6 +250,8 @@ class ReferenceCounts:
             images.reshape(len(images), -1),
             mixing_edisp.reshape(*cube.shape[:2], -1),
             (nodes @ edisp.reshape(len(edisp), -1).T).T,
+            nodes,
+            flat.any(axis=0).ravel(),
         )
 
     def cube(self, shape: tuple[int, int]) -> FloatArray:

@@ -87,10 +87,18 @@ class SourceImages:
         reference = ReferenceCounts.of(dataset, model.spectral_model)
         flat = flat[:, used]
         valid = flat.any(axis=(0, 1)).reshape(weights.shape[2:])
+        if (
+            dataset.edisp is not None
+            and dataset.psf.geom.is_aligned(dataset.edisp.geom)
+            and np.array_equal(valid.ravel(), reference.valid)
+        ):
+            nodes = reference.nodes  # as in most datasets
+        else:
+            nodes = node_weights(dataset.geom, dataset.psf.geom, valid)
         return cls(
             np.hypot(np.asarray(dataset.psf.widths, dtype=float)[used], source_size(model)),
             reference,
-            node_weights(dataset.geom, dataset.psf.geom, valid),
+            nodes,
             np.ascontiguousarray(flat.transpose(2, 0, 1)),
             bins,
         )

@@ -45,6 +45,17 @@ class Templates:
     series: FloatArray
     lowest: FloatArray
 
+    def rows(self, chosen: NDArray[np.bool_]) -> Templates:
+        """Some of the templates."""
+        counts = self.counts if self.counts.ndim == 1 else self.counts[chosen]
+        return Templates(
+            self.ratio[chosen],
+            counts,
+            self.total[chosen],
+            self.series[:, chosen],
+            self.lowest[chosen],
+        )
+
     def slopes(self, norm: FloatArray) -> tuple[FloatArray, FloatArray]:
         """First and second derivative of half the statistic, each of shape (P,)."""
         share = self.ratio / (1.0 + norm[:, None] * self.ratio)
@@ -113,9 +124,10 @@ def fit_norms(
 
 
 def _best(templates: Templates) -> FloatArray:
-    count = len(templates.total)
-    low, high = templates.lowest.copy(), np.full(count, np.inf)
-    norm = np.zeros(count)
+    found = np.zeros(len(templates.total))
+    rows = np.arange(len(found))
+    low, high = templates.lowest.copy(), np.full(len(found), np.inf)
+    norm = np.zeros(len(found))
     for _ in range(_STEPS):
         first, second = templates.slopes(norm)
         high = np.where(first > 0, np.minimum(high, norm), high)
@@ -129,9 +141,15 @@ def _best(templates: Templates) -> FloatArray:
         moved = np.abs(tried - norm) * np.sqrt(np.maximum(second, 0.0))
         far = np.abs(tried - norm) > 1e-9 * np.abs(templates.lowest)
         norm = tried
-        if not np.any((moved > _ENOUGH) | (far & (second <= 0))):
+        found[rows] = norm
+        going = (moved > _ENOUGH) | (far & (second <= 0))
+        if not going.any():
             break
-    return norm
+        if np.count_nonzero(going) < 0.6 * len(going):
+            # Only those that still move: most pixels need few steps, bright ones many.
+            rows, norm, low, high = rows[going], norm[going], low[going], high[going]
+            templates = templates.rows(going)
+    return found
 
 
 def _crossing(
