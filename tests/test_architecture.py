@@ -34,7 +34,7 @@ LAYERS = [
     ["core.live", "core.fit_result", "core.dataset_io", "core.images"],
     ["core.dataset"],
     ["core.makers", "core.fit"],
-    ["core.estimators", "core.simulate", "core.files"],
+    ["core.estimators", "core.simulate", "core.files", "core.toys"],
     ["core.analysis"],
     ["core"],
     [""],
