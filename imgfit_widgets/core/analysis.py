@@ -23,13 +23,16 @@ from typing import Any, cast
 from .config import AnalysisConfig
 from .data import DataStore, Observations
 from .dataset import Datasets
-from .errors import DataError, ModelError
-from .files import write_datasets, write_fit
+from .errors import ConfigError, DataError, ModelError
+from .estimators.excess_map import ExcessMapEstimator
+from .estimators.flux_maps import FluxMaps
+from .files import read_datasets, write_datasets, write_fit
 from .fit import Fit, FitResult
 from .makers import reduce_observations, reduction_from_config
-from .maps import WcsGeom
+from .maps import MapAxis, WcsGeom
 from .models import FoVBackgroundModel, Models, SkyModel
 from .parallel import open_executor
+from .paths import expand_path
 from .progress import Progress, part, silent
 from .selection import select_ids, time_ranges
 
@@ -62,6 +65,7 @@ class Analysis:
         Why runs were left out.
     datasets : `Datasets` or None
     fit_result : `FitResult` or None
+    excess_map : `FluxMaps` or None
     timing : dict
         Seconds that the reduction (``reduce_s``) and the fit (``fit_s``) took.
     """
@@ -90,6 +94,7 @@ class Analysis:
         self.datasets: Datasets | None = None
         self.fit = Fit()
         self.fit_result: FitResult | None = None
+        self.excess_map: FluxMaps | None = None
         self.timing: dict[str, float] = {}
 
     @property
@@ -190,6 +195,82 @@ class Analysis:
         self.timing["fit_s"] = time.perf_counter() - start
         log.info("%s", self.fit_result)
         return self.fit_result
+
+    def get_excess_map(self, progress: Progress = silent) -> FluxMaps:
+        """Excess and significance maps as the section ``excess_map`` asks for.
+
+        What the models predict counts as background, so leave out what is to be seen.
+
+        Returns
+        -------
+        FluxMaps
+            Also kept as `excess_map`.
+
+        Raises
+        ------
+        DataError, ConfigError
+            If there are several datasets, or an option of ``excess_map.parameters`` is unknown.
+        """
+        datasets = self._needs_datasets("get_excess_map()")
+        if len(datasets) != 1:
+            raise DataError(
+                f"get_excess_map(): there are {len(datasets)} datasets; expected one "
+                "(datasets.stack: true)"
+            )
+        log.info("Computing excess maps.")
+        settings = self.config.excess_map
+        edges = None
+        if all(field.value is not None for field in settings.energy_edges.fields()):
+            axis = MapAxis.from_energy_bounds(*(f.value for f in settings.energy_edges.fields()))
+            edges = axis.edges
+        try:
+            estimator = ExcessMapEstimator(
+                settings.correlation_radius, energy_edges=edges, **settings.parameters
+            )
+        except TypeError as error:
+            raise ConfigError(f"{settings.path_of('parameters')}: {error}") from error
+        self.excess_map = estimator.run(datasets[0], progress=progress)
+        return self.excess_map
+
+    def read_models(self, path: str | os.PathLike[str], extend: bool = True) -> None:
+        """Put the models of a YAML file on the datasets."""
+        self.set_models(Models.read(path), extend=extend)
+
+    def write_models(self, overwrite: bool = True) -> Path:
+        """Write the models, with their covariance, to ``general.models_file``."""
+        path = self._file("models_file")
+        self.models.write(path, overwrite=overwrite)
+        return path
+
+    def read_datasets(self) -> None:
+        """Read ``general.datasets_file``, and the models of ``general.models_file`` if it is set.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If the key is not set or the file cannot be used.
+        """
+        self.datasets = self._in_fit_range(read_datasets(self._file("datasets_file")))
+        self.fit_result = None
+        if self.config.general.models_file is not None:
+            self.read_models(self._file("models_file"), extend=False)
+
+    def write_datasets(self, overwrite: bool = True) -> list[Path]:
+        """Write the datasets beside ``general.datasets_file``, which lists them."""
+        path = self._file("datasets_file")
+        datasets = self._needs_datasets("write_datasets()")
+        written = list(write_datasets(datasets, path.parent, overwrite, path.name))
+        if self.config.general.models_file is not None and len(self.models):
+            written.append(self.write_models(overwrite))
+        return written
+
+    def _file(self, key: str) -> Path:
+        """The file that a key of ``general`` names."""
+        general = self.config.general
+        value = getattr(general, key)
+        if value is None:
+            raise ConfigError(f"{general.path_of(key)}: not set; expected the path of a YAML file")
+        return expand_path(value, general.path_of(key))
 
     def run(self, models: Any, progress: Progress = silent) -> FitResult:
         """All of it: observations, datasets, models, fit."""

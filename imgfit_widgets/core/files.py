@@ -51,17 +51,21 @@ _VALUES: dict[str, tuple[type, ...]] = {
 }
 
 
-def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> Iterable[Path]:
-    """Write ``dataset-NAME.fits.gz`` for each dataset, and ``datasets.yaml`` that lists them."""
+def write_datasets(
+    datasets: Datasets, folder: Path, overwrite: bool = True, index: str = "datasets.yaml"
+) -> Iterable[Path]:
+    """Write ``dataset-NAME.fits.gz`` for each dataset, and the YAML file that lists them."""
     lines = ["datasets:"]
     for dataset in datasets:
         path = folder / f"dataset-{dataset.name}.fits.gz"
         dataset.write(path, overwrite=overwrite)
         lines += [f"-   name: {dataset.name}", "    type: MapDataset", f"    filename: {path.name}"]
         yield path
-    index = folder / "datasets.yaml"
-    index.write_text("\n".join(lines) + "\n")
-    yield index
+    listing = folder / index
+    if listing.exists() and not overwrite:
+        raise DataError(f"{listing}: exists already; choose another name or allow overwriting")
+    listing.write_text("\n".join(lines) + "\n")
+    yield listing
 
 
 def write_fit(
