@@ -232,7 +232,7 @@ class Analysis:
         self.excess_map = estimator.run(datasets[0], progress=progress)
         return self.excess_map
 
-    def read_models(self, path: str | os.PathLike[str], extend: bool = True) -> None:
+    def read_models(self, path: str | Path, extend: bool = True) -> None:
         """Put the models of a YAML file on the datasets."""
         self.set_models(Models.read(path), extend=extend)
 
