@@ -21,12 +21,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import DataError, ModelError
+from .extended import ExtendedSource, FlatSource
 from .models import (
+    ConstantSpatialModel,
     FoVBackgroundModel,
     GaussianSpatialModel,
     Models,
     PointSpatialModel,
     SkyModel,
+    SpatialModel,
+    TemplateSpatialModel,
 )
 from .response import DatasetLike, Response
 from .source import Source
@@ -205,19 +209,40 @@ def check_models(datasets: Sequence[DatasetLike], models: Models) -> None:
                     f"{model.name}: dataset {model.dataset_name!r} has no background to scale"
                 )
             continue
-        spatial = model.spatial_model
-        if not isinstance(spatial, (PointSpatialModel, GaussianSpatialModel)):
-            raise ModelError(
-                f"{model.name}: spatial model {type(spatial).__name__} is not supported in a fit"
-            )
-        if isinstance(spatial, GaussianSpatialModel) and (
-            spatial.e.value != 0 or not spatial.e.frozen or not spatial.phi.frozen
-        ):
-            raise ModelError(
-                f"{model.name}.e: an elongated Gaussian is not supported yet; expected e = 0 and "
-                "frozen, phi frozen"
-            )
+        _check_shape(model)
         _check_spectrum(model)
+
+
+def _check_shape(model: SkyModel) -> None:
+    spatial = model.spatial_model
+    known = (PointSpatialModel, ConstantSpatialModel, TemplateSpatialModel)
+    if not isinstance(spatial, known) and type(spatial).transform is SpatialModel.transform:
+        raise ModelError(
+            f"{model.name}: spatial model {type(spatial).__name__} has no transform; a fit needs it"
+        )
+    for p in spatial.parameters:
+        if p.name == "e" and not p.value < 1:
+            raise ModelError(f"{model.name}.e: {p.value:g} leaves no width; expected less than 1")
+
+
+def make_source(
+    model: SkyModel,
+    dataset: DatasetLike,
+    response: Response,
+    place: dict[tuple[str, str], int],
+    free: set[int],
+) -> Source:
+    """A source by the way that suits its shape."""
+    shape = model.spatial_model
+    kind: type[Source] = ExtendedSource
+    if isinstance(shape, ConstantSpatialModel):
+        kind = FlatSource
+    elif isinstance(shape, PointSpatialModel):
+        kind = Source
+    elif isinstance(shape, GaussianSpatialModel):
+        round_ = shape.e.value == 0 and shape.e.frozen and shape.phi.frozen
+        kind = Source if round_ else ExtendedSource
+    return kind(model, dataset, response, place, free)
 
 
 def _check_spectrum(model: SkyModel) -> None:
@@ -318,7 +343,7 @@ class DatasetTerm:
             self.norm = _Norm(background_model, place, np.sqrt(edges[:-1] * edges[1:]))
         wanted = [m for m in models.sky_models if m.applies_to(dataset.name)]
         response = Response(dataset) if wanted else None
-        self.sources = [Source(m, dataset, response, place, free) for m in wanted if response]
+        self.sources = [make_source(m, dataset, response, place, free) for m in wanted if response]
         bare = (self.background <= BARE / FLOOR) & (self.counts > 0)
         for source in self.sources:
             source.whole_map = bool(bare.any())

@@ -243,8 +243,8 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
     if not isinstance(kind, str) or kind not in classes:
         raise ModelError(f"{where}.type: {_unknown(kind, [cls.tag[0] for cls in registry])}")
     cls = classes[kind]
-    spatial = issubclass(cls, SpatialModel)
-    _known_keys(data, ("type", "parameters", *(("frame",) if spatial else ())), where)
+    further = ("frame", *cls.further_keys) if issubclass(cls, SpatialModel) else ()
+    _known_keys(data, ("type", "parameters", *further), where)
     entries = data.get("parameters")
     entries = [] if entries is None else entries
     if not isinstance(entries, list):
@@ -256,8 +256,9 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
             if name in values:
                 raise ModelError(f"{where}.parameters[{i}] ({name}): this parameter is given twice")
             values[name] = parameter
-        if spatial:
-            values["frame"] = str(data.get("frame", "icrs"))
+        if issubclass(cls, SpatialModel):
+            frame = data.get("frame")
+            return cls.from_dict(data, None if frame is None else str(frame), values)
         return cls(**values)
     except ModelError as error:
         raise ModelError(str(error) if where in str(error) else f"{where}: {error}") from None
@@ -320,7 +321,9 @@ def _component_to_dict(component: Component, full: bool) -> dict[str, Any]:
 def _part_to_dict(part: ParameterOwner, full: bool) -> dict[str, Any]:
     data: dict[str, Any] = {"type": part.tag[0]}
     if isinstance(part, SpatialModel):
-        data["frame"] = part.frame
+        if part.has_position:
+            data["frame"] = part.frame
+        data |= part.to_dict()
     fields = part.fields()
     data["parameters"] = [_parameter_to_dict(p, fields[p.name], full) for p in part.parameters]
     return data
