@@ -38,8 +38,10 @@ _MARGIN_DEG = 0.06
 """How far a source may move at least before its plane follows."""
 _ALIAS = 1e-4
 """Part of a point's spectrum that may lie beyond what the cells can represent."""
+_MAX_CELL_DEG = 0.1
+"""Cells are no larger, because they sample the exposure too."""
 _MAX_CELLS = 1024
-_EXPOSURE = 1e-4
+_EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
 _RADIAL = 3000
 """Nodes of the PSF's transform along the wave number."""
@@ -66,6 +68,7 @@ class ExtendedSource(Source):
         self._tangent: TangentPoint | None = None
         self._plane: SkyPlane | None = None
         self._reach_range = (0.0, 0.0)
+        self._smallest: float | None = None
         self._wave = Wave.of(np.zeros(0), np.zeros(0))
         self._inside = self._blur = self._node = self._between = np.empty(0)
         self._mixing = self.exposure = np.empty(0)
@@ -85,8 +88,11 @@ class ExtendedSource(Source):
         u, v, _ = self._tangent.place(float(p[self._lon]), float(p[self._lat]))
         if not math.hypot(u, v) <= self._margin:
             return False
+        values = p[self._shape]
+        if self._smallest is not None and self._fineness(values) < self._smallest:
+            return False
         low, high = self._reach_range
-        return bool(low <= self.spatial.reach(p[self._shape]) <= high)
+        return bool(low <= self.spatial.reach(values) <= high)
 
     def lay_out(self, p: np.ndarray) -> None:
         """Put the plane and the rectangle around the source."""
@@ -94,8 +100,9 @@ class ExtendedSource(Source):
         share, mixture = self._mixture(p)
         widths = self._response.widths[self._used]
         psf = tail_reach(mixture, widths)
-        own = self.spatial.reach(p[self._shape])
-        grown = 1.3 * own + 0.3 * float(widths.min())
+        values = p[self._shape]
+        own = self.spatial.reach(values)
+        grown = 1.2 * own + 0.3 * float(widths.min())
         self._margin = max(_MARGIN_DEG, 0.1 * (own + psf))
         self._reach_range = 0.4 * own if own > psf else 0.0, grown
         reach = min(grown + psf + self._margin, 170.0)
@@ -107,7 +114,7 @@ class ExtendedSource(Source):
             return
         far = self._farthest(lon, lat, reach)
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
-        cell = max(_cell_size(mixture, widths), 2.0 * half / _MAX_CELLS)
+        cell = max(self._cell_size(mixture, values), 2.0 * half / _MAX_CELLS)
         self._plane = plane = SkyPlane(
             self.geom, self.model.frame, (lon, lat), cell, (half, half), self.box
         )
@@ -124,6 +131,51 @@ class ExtendedSource(Source):
         self._template = None
         if isinstance(self.spatial, TemplateSpatialModel):
             self._template = self._template_spectrum(self.spatial)
+
+    def _fineness(self, values: np.ndarray) -> float:
+        """A length (deg) that shrinks with the finest structure of the shape."""
+        named = dict(zip(self.spatial.shape_names, values, strict=True))
+        found = math.inf
+        for name in self.spatial.size_names:
+            found = min(found, abs(float(named[name])))
+        if "e" in named:
+            found *= math.sqrt(max(1.0 - float(named["e"]) ** 2, 0.0))
+        if "eta" in named:
+            found *= float(named["eta"])
+        return found
+
+    def _cell_size(self, mixture: np.ndarray, values: np.ndarray) -> float:
+        """The largest cell (deg) that holds what the PSF lets through of the shape.
+
+        Larger for shapes without much structure; then it holds until they are finer by a quarter.
+        """
+        widths = self._response.widths[self._used]
+        weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
+        cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
+        passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
+        enough = int(np.searchsorted(passed, _ALIAS))
+        self._smallest = None
+        if isinstance(self.spatial, TemplateSpatialModel):
+            return float(cells[max(enough - 1, 0)])
+        shrunk, names = values.copy(), self.spatial.shape_names
+        for i, name in enumerate(names):
+            if name in self.spatial.size_names:
+                shrunk[i] *= 0.75
+            elif name == "e":
+                shrunk[i] = math.sqrt(1.0 - 0.75**2 * max(1.0 - shrunk[i] ** 2, 0.0))
+            elif name in ("eta", "edge_width"):
+                shrunk[i] *= 0.75
+        # Two lengths of the wave vector in each cell's octave, in all directions.
+        k = (math.pi / cells[:, None] * np.array([1.0, 1.02, 1.05]))[:, :, None]
+        angle = np.linspace(0.0, math.pi, 13)[:-1]
+        wave = Wave.of(k * np.cos(angle), k * np.sin(angle))
+        strength = np.abs(self.spatial.transform(shrunk, wave, False)[0]).max(axis=(1, 2))
+        # Cells increase: the largest strength at this or any larger wave number.
+        passed *= np.maximum.accumulate(strength)
+        held = int(np.searchsorted(passed, _ALIAS))
+        if held > enough:
+            self._smallest = 0.75 * self._fineness(values)
+        return float(cells[max(held - 1, 0)])
 
     def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Share of each true energy in the counts, and the PSF mixture; sets the widths used."""
@@ -281,7 +333,10 @@ class ExtendedSource(Source):
         there = plane.spectrum(plane.to_cells(slope)) * plane.window
         by_unit = np.stack(
             [
-                [self._by_width((np.conj(t) * part).real * weight) for part in state.exposed]
+                [
+                    self._by_width((t.real * e.real + t.imag * e.imag) * weight)
+                    for e in state.exposed
+                ]
                 for t in there
             ]
         )
@@ -290,12 +345,13 @@ class ExtendedSource(Source):
         back = plane.spectrum(np.einsum("kyx,kyx->yx", self.exposure, back))
         share = np.conj(back) * state.base * weight
         moving = (share * state.shape).imag
-        by_uv = np.array([np.vdot(plane.east, moving), np.vdot(plane.north, moving)])
+        by_uv = np.array([plane.along_east(moving), plane.along_north(moving)])
         by_lonlat = by_uv @ state.on_plane
         by_lonlat += (state.unit_slopes.reshape(2, -1) @ by_unit.ravel()) @ state.jacobian
         if state.shape_slopes:
-            real = share.real
-            by_shape = [float(np.vdot(real, s)) for s in state.shape_slopes]
+            real = share.real.copy()
+            # Not through BLAS, whose threads cost more than they give here.
+            by_shape = [float(np.einsum("yx,yx->", real, s)) for s in state.shape_slopes]
             for place, value in zip(self._shape, by_shape, strict=True):
                 gradient[place] += amplitude * value
             if self._phi is not None:
@@ -497,11 +553,3 @@ def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x = np.clip(np.nan_to_num(x, nan=-1.0), 0.0, nx - 1.0)
     y = np.clip(np.nan_to_num(y, nan=-1.0), 0.0, ny - 1.0)
     return np.asarray(map_coordinates(image, [y, x], order=1, mode="nearest"))
-
-
-def _cell_size(mixture: np.ndarray, widths: np.ndarray) -> float:
-    """The largest cell (deg) that represents a point behind this mixture."""
-    weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
-    cells = np.geomspace(0.3 * widths.min(), widths.max(), 60)
-    lost = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
-    return float(cells[max(int(np.searchsorted(lost, _ALIAS)) - 1, 0)])

@@ -169,6 +169,14 @@ class SkyPlane(TangentPoint):
             np.exp(-1j * self._ky * (v + j * self.cell)),
         )
 
+    def along_east(self, spectrum: np.ndarray) -> float:
+        """The sum of a real array over wave vectors, times their east component."""
+        return float(spectrum.sum(axis=0) @ self._kx)
+
+    def along_north(self, spectrum: np.ndarray) -> float:
+        """The same with the north component."""
+        return float(spectrum.sum(axis=1) @ self._ky)
+
     # --- images
     def image(self, spectrum: np.ndarray) -> np.ndarray:
         """Spectra (..., north, half east) to images of the cells."""
