@@ -1,13 +1,14 @@
 """Expected counts of an extended source by adding up its parts: no Fourier, no plane, no core.
 
 The source is cut into many small parts in polar coordinates around its centre, each with the
-brightness that Gammapy's documentation defines, the exposure where it lies and its true place on the
-sphere. Every part puts the PSF's Gaussians into every pixel, by true angular distance, integrated
+brightness that Gammapy's documentation defines, the exposure where it lies and its true place on
+the sphere. Every part puts the PSF's Gaussians into every pixel, by true angular distance, integrated
 over the pixel by 2 x 2 Gauss-Legendre points with the pixel's solid angle.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import astropy.units as u
@@ -61,7 +62,7 @@ def parts(spatial: Any, frame: str, step: float) -> tuple[np.ndarray, np.ndarray
     q, phi = np.sqrt(1 - v.get("e", 0.0) ** 2), v.get("phi", 0.0)
     rings = []
     edges = breaks(spatial)
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         x, w = np.polynomial.legendre.leggauss(8 + int(1.5 * (b - a) / step))
         # r = a + (b - a) sin^2: roots at either end become smooth.
         t = np.pi / 4 * (x + 1)

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import erfc
 
+from .errors import ModelError
 from .models import SkyModel, SpectralModel
 from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
@@ -57,6 +58,7 @@ class Source:
         # Emission that fills the map has no position.
         self._lon, self._lat = (place.get((model.name, key), -1) for key in ("lon_0", "lat_0"))
         self._sigma = place.get((model.name, "sigma"))
+        self._e = place.get((model.name, "e"))
         self._pixel = PixelPosition(dataset.geom, model.frame)
         edges = np.asarray(dataset.energy_axis_true.edges.to_value("TeV"), dtype=float)
         self._energies = edges[:-1], edges[1:]
@@ -130,6 +132,8 @@ class Source:
     # --- rectangle
     def stays(self, p: np.ndarray) -> bool:
         """Whether the rectangle still holds the source."""
+        if self._e is not None and p[self._e] != 0:
+            return False
         x, y, _ = self.position(p)
         if not max(abs(x - self._centre[0]), abs(y - self._centre[1])) <= self._margin:
             return False
@@ -138,6 +142,11 @@ class Source:
 
     def lay_out(self, p: np.ndarray) -> None:
         """Put the rectangle around the source."""
+        if self._e is not None and p[self._e] != 0:
+            raise ModelError(
+                f"{self.model.name}.e: {p[self._e]:g} for a source that was compiled as a round "
+                "one; free e, or set it before"
+            )
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
         size = abs(float(p[self._sigma])) if self._sigma is not None else 0.0

@@ -42,7 +42,7 @@ class DiskSpatialModel(EllipticModel):
 
     @property
     def evaluation_radius(self) -> u.Quantity:
-        return 1.1 * self._axes[0] * (1.0 + self.edge_width.value) * u.deg
+        return 1.1 * self.semi_axes[0] * (1.0 + self.edge_width.value) * u.deg
 
     def evaluate(self, lon: Any, lat: Any) -> np.ndarray:
         beyond = self.radius(lon, lat) - 1.0
@@ -69,7 +69,7 @@ class DiskSpatialModel(EllipticModel):
 
     def outline(self) -> list[Outline]:
         lon, lat = self.position_lonlat
-        return [("r\N{SUBSCRIPT ZERO}", *ellipse(lon, lat, *self._axes))]
+        return [("r\N{SUBSCRIPT ZERO}", *ellipse(lon, lat, *self.semi_axes))]
 
 
 @lru_cache(maxsize=16)

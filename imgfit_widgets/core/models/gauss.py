@@ -36,12 +36,12 @@ class GaussianSpatialModel(EllipticModel):
 
     @property
     def evaluation_radius(self) -> u.Quantity:
-        return 5.0 * self._axes[0] * u.deg
+        return 5.0 * self.semi_axes[0] * u.deg
 
     def evaluate(self, lon: Any, lat: Any) -> np.ndarray:
         if self.e.value:
             return np.asarray(np.exp(-0.5 * self.radius(lon, lat) ** 2) / (2.0 * self._area))
-        sigma = np.radians(self._axes[0])
+        sigma = np.radians(self.semi_axes[0])
         distance = np.radians(separation_angle(*self.position_lonlat, lon, lat)[0])
         # On the sphere exp((cos d - 1) / sigma^2), normalised: the planar Gaussian when small.
         norm = 2 * np.pi * sigma**2 * -np.expm1(-2 / sigma**2)
@@ -58,7 +58,7 @@ class GaussianSpatialModel(EllipticModel):
 
     def outline(self) -> list[Outline]:
         lon, lat = self.position_lonlat
-        return [("1\N{GREEK SMALL LETTER SIGMA}", *ellipse(lon, lat, *self._axes))]
+        return [("1\N{GREEK SMALL LETTER SIGMA}", *ellipse(lon, lat, *self.semi_axes))]
 
 
 class GeneralizedGaussianSpatialModel(EllipticModel):
@@ -80,7 +80,7 @@ class GeneralizedGaussianSpatialModel(EllipticModel):
 
     @property
     def evaluation_radius(self) -> u.Quantity:
-        return self._axes[0] * (1.0 + 8.0 * self.eta.value) * u.deg
+        return self.semi_axes[0] * (1.0 + 8.0 * self.eta.value) * u.deg
 
     def evaluate(self, lon: Any, lat: Any) -> np.ndarray:
         eta = self.eta.value
@@ -106,7 +106,7 @@ class GeneralizedGaussianSpatialModel(EllipticModel):
 
     def outline(self) -> list[Outline]:
         lon, lat = self.position_lonlat
-        return [("r\N{SUBSCRIPT ZERO}", *ellipse(lon, lat, *self._axes))]
+        return [("r\N{SUBSCRIPT ZERO}", *ellipse(lon, lat, *self.semi_axes))]
 
 
 @lru_cache(maxsize=16)

@@ -70,6 +70,8 @@ class SpatialModel(ParameterOwner):
     even_names: ClassVar[tuple[str, ...]] = ()
     """Those of them whose sign has no meaning, so that a fit may pass through 0."""
     has_position: ClassVar[bool] = True
+    needs_file: ClassVar[bool] = False
+    """Whether it cannot be made from a position alone."""
     further_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of a models file that only this shape has."""
     """Whether there is a centre that can be moved."""
@@ -173,7 +175,7 @@ class EllipticModel(SpatialModel):
     """
 
     @property
-    def _axes(self) -> tuple[float, float, float]:
+    def semi_axes(self) -> tuple[float, float, float]:
         """Semi-axes in degrees and the rotation in radians."""
         values = dict(zip(self.fields(), self.canonical_values(), strict=True))
         major = abs(values[str(self.size_parameter)])
@@ -182,7 +184,7 @@ class EllipticModel(SpatialModel):
 
     def radius(self, lon: Any, lat: Any) -> np.ndarray:
         """Elliptical radius of positions in degrees of the model's frame."""
-        major, minor, phi = self._axes
+        major, minor, phi = self.semi_axes
         distance, angle = separation_angle(*self.position_lonlat, lon, lat)
         along, across = distance * np.cos(angle - phi), distance * np.sin(angle - phi)
         tiny = 1e-12
@@ -191,7 +193,7 @@ class EllipticModel(SpatialModel):
     @property
     def _area(self) -> float:
         """Pi a b in sr."""
-        major, minor, _ = self._axes
+        major, minor, _ = self.semi_axes
         return math.pi * math.radians(max(major, 1e-12)) * math.radians(max(minor, 1e-12))
 
     def radial(

@@ -50,6 +50,7 @@ class TemplateSpatialModel(SpatialModel):
 
     tag = ("TemplateSpatialModel", "template")
     further_keys = ("filename", "normalize", "unit")
+    needs_file = True
     lon_0 = ParameterField(0.0, "deg", frozen=True, help="longitude of the image's centre")
     lat_0 = ParameterField(
         0.0, "deg", min=-90.0, max=90.0, frozen=True, help="latitude of the image's centre"
@@ -160,13 +161,25 @@ class ConstantSpatialModel(SpatialModel):
     def fields(cls) -> dict[str, ParameterField]:
         return {k: v for k, v in super().fields().items() if k not in ("lon_0", "lat_0")}
 
+    def __init__(self, frame: str = "icrs", **values: Any) -> None:
+        super().__init__(frame=frame, **values)
+        self._anchor = (0.0, 0.0)
+
     @classmethod
     def new_at(cls, lon: float, lat: float, frame: str) -> SpatialModel:
-        return cls(frame=frame)
+        model = cls(frame=frame)
+        model._anchor = (float(lon), float(lat))
+        return model
+
+    def copy(self) -> ConstantSpatialModel:
+        model = type(self)(self.frame, **{p.name: p for p in self.parameters})
+        model._anchor = self._anchor
+        return model
 
     @property
     def position_lonlat(self) -> tuple[float, float]:
-        raise ModelError("ConstantSpatialModel: has no position; it is the same everywhere")
+        """Where it was put: nothing but where another shape would go that takes its place."""
+        return self._anchor
 
     @property
     def position(self) -> SkyCoord | None:
