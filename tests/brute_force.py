@@ -2,8 +2,8 @@
 
 The source is cut into many small parts in polar coordinates around its centre, each with the
 brightness that Gammapy's documentation defines, the exposure where it lies and its true place on
-the sphere. Every part puts the PSF's Gaussians into every pixel, by true angular distance, integrated
-over the pixel by 2 x 2 Gauss-Legendre points with the pixel's solid angle.
+the sphere. Every part puts the PSF's Gaussians into every pixel, by true angular distance,
+integrated over the pixel by 2 x 2 Gauss-Legendre points with the pixel's solid angle.
 """
 
 from __future__ import annotations
