@@ -76,6 +76,11 @@ def models_from_yaml(cls: type[M], text: str, path: str | Path | None = None) ->
     except YamlProblem as error:
         where = f"{error.place}: " if error.place else ""
         raise ModelError(f"{prefix}models: {where}not valid YAML: {error}") from None
+    if path:
+        for spatial in _with_files(data):
+            beside = Path(path).expanduser().parent / spatial["filename"]
+            if beside.exists():
+                spatial["filename"] = str(beside)
     try:
         models = models_from_dict(cls, data)
         file = data.get("covariance") if isinstance(data, dict) else None
@@ -132,6 +137,10 @@ def write_models(
     path = Path(path).expanduser()
     covariance_path = path.with_name(f"{path.stem}_covariance.dat")
     data = models_to_dict(models, full_output)
+    # A file in the same folder is named without it, as in Gammapy, so that the folder can move.
+    for spatial in _with_files(data):
+        if Path(spatial["filename"]).expanduser().absolute().parent == path.absolute().parent:
+            spatial["filename"] = Path(spatial["filename"]).name
     targets = [path]
     if write_covariance and len(models.parameters):
         data["covariance"] = covariance_path.name
@@ -147,6 +156,15 @@ def write_models(
     if len(targets) == 2:
         covariance_path.write_text(_covariance_text(models), encoding="utf-8")
     path.write_text(_dump(data), encoding="utf-8")
+
+
+def _with_files(data: Any) -> list[dict[str, Any]]:
+    """The spatial parts of a file's content that name a file of their own."""
+    components = data.get("components") if isinstance(data, dict) else data
+    if not isinstance(components, list):
+        return []
+    parts = [c.get("spatial") for c in components if isinstance(c, dict)]
+    return [p for p in parts if isinstance(p, dict) and isinstance(p.get("filename"), str)]
 
 
 # --- one component
