@@ -340,7 +340,9 @@ def test_an_ellipse_is_found_from_a_round_start() -> None:
     assert result.value("src", "sigma") == pytest.approx(0.2, abs=1e-3)
 
 
-@pytest.mark.parametrize("case", ["B_disk", "B_disk_edge0.3", "B_gauss_ell", "B_shell_fixed_geometry"])
+@pytest.mark.parametrize(
+    "case", ["B_disk", "B_disk_edge0.3", "B_gauss_ell", "B_shell_fixed_geometry"]
+)
 def test_gammapys_predictions_are_met_loosely(tutorial: Any, reference: Path, case: str) -> None:
     data = json.loads((reference / "gammapy" / f"{case}.json").read_text())
     models = Models.from_yaml(data["models"])
