@@ -220,19 +220,22 @@ class _Minimisation:
                 # Nothing here: a source of one sigma still has a slope towards its neighbours.
                 p[source.linear] = error
         x = p[ev.free_places] / (ev.units)
-        x = np.clip(x, self.lower, self.upper)
+        x = ev.off_saddle(np.clip(x, self.lower, self.upper))
         width = min((float(s.psf_width(p)) for t in ev.terms for s in t.sources), default=0.05)
         for i, (model, name) in enumerate(ev.names):
             place, unit = int(ev.free_places[i]), ev.units[i]
             if linear.scale(place) > 0:
                 self.scale[i] = linear.scale(place) / unit
-            elif name in ("lon_0", "lat_0", "sigma"):
+            elif name in ("lon_0", "lat_0") or ev.is_size(model, name):
                 size = width
-                if name == "sigma":
+                if ev.is_size(model, name):
                     size = max(width, abs(p[place])) / 2
                 if name == "lon_0":
                     size = size / max(np.cos(np.radians(p[ev.place(model, "lat_0")])), 0.01)
                 self.scale[i] = size / 10 / unit
+                self.stride[i] = 1.0
+            elif name in ("e", "eta", "edge_width", "phi"):
+                self.scale[i] = 3.0 / unit if name == "phi" else 0.03
                 self.stride[i] = 1.0
             else:
                 self.scale[i] = 0.03 * max(abs(x[i]), 1.0) if name != "reference" else 0.1
@@ -346,9 +349,12 @@ class _Minimisation:
         covariance = covariance * outer
         variance = np.diag(covariance).copy()
         errors = np.where(variance > 0, np.sqrt(np.abs(variance)), np.nan)
-        for i, (_, name) in enumerate(ev.names):
-            if name == "sigma":  # the shape depends on sigma squared only
+        for i, (model, name) in enumerate(ev.names):
+            if ev.is_even(model, name):  # the shape depends on its square only
                 x[i] = self._mirrored(i, x[i], covariance)
+            if name == "phi" and abs(x[i] * ev.units[i]) > 180.0:  # an ellipse turned by 180 deg
+                turn = 180.0 / ev.units[i]
+                x[i] -= turn * np.round(x[i] / turn)
         ts = self._significances(x, stat)
         message = reason or self._praise(x, errors, held, ts)
         for array in (x, errors, covariance):
@@ -475,9 +481,9 @@ class _Minimisation:
         if at:
             text += f" At its limit, so without an error: {', '.join(at)}."
         for (model, name), value, error in zip(names, x, errors, strict=True):
-            if name == "sigma" and value < 2.0 * error:
+            if self.evaluator.is_even(model, name) and value < 2.0 * error:
                 text += (
-                    f" {model} need not be extended: its sigma is compatible with 0, "
+                    f" {model} need not be extended: its {name} is compatible with 0, "
                     "so a point describes it as well."
                 )
             source = self.evaluator.models[model]
@@ -531,16 +537,19 @@ def _bounds(evaluator: Evaluator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         user_low, user_high = limits_of(q)
         own_low, own_high = -np.inf, np.inf
         component = evaluator.models[model]
-        if isinstance(component, SkyModel) and name in ("lon_0", "lat_0", "sigma"):
+        size = evaluator.is_size(model, name)
+        if isinstance(component, SkyModel) and (size or name in ("lon_0", "lat_0")):
             box = evaluator.extent(model)
-            own_low, own_high = {
-                "lon_0": box[0],
-                "lat_0": box[1],
-                "sigma": (-box[2], box[2]),
-            }[name]
+            even = evaluator.is_even(model, name)
+            own_low, own_high = {"lon_0": box[0], "lat_0": box[1]}.get(
+                name, (-box[2] if even else 0.0, box[2])
+            )
             own_low, own_high = own_low / evaluator.units[i], own_high / evaluator.units[i]
-            if name == "sigma" and user_low == 0:
+            if even and user_low == 0:
                 user_low = -np.inf
+        elif name == "phi" and user_high - user_low >= 360.0 / evaluator.units[i] * (1 - 1e-9):
+            # A full circle is no limit.
+            user_low, user_high = -np.inf, np.inf
         elif name in ("index", "tilt"):
             own_low, own_high = -10.0, 10.0
         if not max(user_low, own_low) < min(user_high, own_high):

@@ -9,7 +9,18 @@ from __future__ import annotations
 from .collection import Models
 from .parameter import Parameter, ParameterField, Parameters
 from .sky import Component, FoVBackgroundModel, SkyModel
-from .spatial import SPATIAL_MODELS, GaussianSpatialModel, PointSpatialModel, SpatialModel
+from .spatial import (
+    SPATIAL_MODELS,
+    ConstantSpatialModel,
+    DiskSpatialModel,
+    GaussianSpatialModel,
+    GeneralizedGaussianSpatialModel,
+    PointSpatialModel,
+    Shell2SpatialModel,
+    ShellSpatialModel,
+    SpatialModel,
+    TemplateSpatialModel,
+)
 from .spectral import (
     SPECTRAL_MODELS,
     PowerLaw2SpectralModel,
@@ -22,8 +33,11 @@ __all__ = [
     "SPATIAL_MODELS",
     "SPECTRAL_MODELS",
     "Component",
+    "ConstantSpatialModel",
+    "DiskSpatialModel",
     "FoVBackgroundModel",
     "GaussianSpatialModel",
+    "GeneralizedGaussianSpatialModel",
     "Models",
     "Parameter",
     "ParameterField",
@@ -32,7 +46,10 @@ __all__ = [
     "PowerLaw2SpectralModel",
     "PowerLawNormSpectralModel",
     "PowerLawSpectralModel",
+    "Shell2SpatialModel",
+    "ShellSpatialModel",
     "SkyModel",
     "SpatialModel",
     "SpectralModel",
+    "TemplateSpatialModel",
 ]

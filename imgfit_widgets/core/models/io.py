@@ -76,6 +76,11 @@ def models_from_yaml(cls: type[M], text: str, path: str | Path | None = None) ->
     except YamlProblem as error:
         where = f"{error.place}: " if error.place else ""
         raise ModelError(f"{prefix}models: {where}not valid YAML: {error}") from None
+    if path:
+        for spatial in _with_files(data):
+            beside = Path(path).expanduser().parent / spatial["filename"]
+            if beside.exists():
+                spatial["filename"] = str(beside)
     try:
         models = models_from_dict(cls, data)
         file = data.get("covariance") if isinstance(data, dict) else None
@@ -132,6 +137,10 @@ def write_models(
     path = Path(path).expanduser()
     covariance_path = path.with_name(f"{path.stem}_covariance.dat")
     data = models_to_dict(models, full_output)
+    # A file in the same folder is named without it, as in Gammapy, so that the folder can move.
+    for spatial in _with_files(data):
+        if Path(spatial["filename"]).expanduser().absolute().parent == path.absolute().parent:
+            spatial["filename"] = Path(spatial["filename"]).name
     targets = [path]
     if write_covariance and len(models.parameters):
         data["covariance"] = covariance_path.name
@@ -147,6 +156,15 @@ def write_models(
     if len(targets) == 2:
         covariance_path.write_text(_covariance_text(models), encoding="utf-8")
     path.write_text(_dump(data), encoding="utf-8")
+
+
+def _with_files(data: Any) -> list[dict[str, Any]]:
+    """The spatial parts of a file's content that name a file of their own."""
+    components = data.get("components") if isinstance(data, dict) else data
+    if not isinstance(components, list):
+        return []
+    parts = [c.get("spatial") for c in components if isinstance(c, dict)]
+    return [p for p in parts if isinstance(p, dict) and isinstance(p.get("filename"), str)]
 
 
 # --- one component
@@ -243,8 +261,8 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
     if not isinstance(kind, str) or kind not in classes:
         raise ModelError(f"{where}.type: {_unknown(kind, [cls.tag[0] for cls in registry])}")
     cls = classes[kind]
-    spatial = issubclass(cls, SpatialModel)
-    _known_keys(data, ("type", "parameters", *(("frame",) if spatial else ())), where)
+    further = ("frame", *cls.further_keys) if issubclass(cls, SpatialModel) else ()
+    _known_keys(data, ("type", "parameters", *further), where)
     entries = data.get("parameters")
     entries = [] if entries is None else entries
     if not isinstance(entries, list):
@@ -256,8 +274,9 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
             if name in values:
                 raise ModelError(f"{where}.parameters[{i}] ({name}): this parameter is given twice")
             values[name] = parameter
-        if spatial:
-            values["frame"] = str(data.get("frame", "icrs"))
+        if issubclass(cls, SpatialModel):
+            frame = data.get("frame")
+            return cls.from_dict(data, None if frame is None else str(frame), values)
         return cls(**values)
     except ModelError as error:
         raise ModelError(str(error) if where in str(error) else f"{where}: {error}") from None
@@ -320,7 +339,9 @@ def _component_to_dict(component: Component, full: bool) -> dict[str, Any]:
 def _part_to_dict(part: ParameterOwner, full: bool) -> dict[str, Any]:
     data: dict[str, Any] = {"type": part.tag[0]}
     if isinstance(part, SpatialModel):
-        data["frame"] = part.frame
+        if part.has_position:
+            data["frame"] = part.frame
+        data |= part.to_dict()
     fields = part.fields()
     data["parameters"] = [_parameter_to_dict(p, fields[p.name], full) for p in part.parameters]
     return data
