@@ -21,7 +21,9 @@ from imgfit_widgets.core.irf.background import Background2D, Background3D, fill_
 from imgfit_widgets.core.irf.fov import altaz_systems, radec_system
 from imgfit_widgets.core.irf.mixture import PSF_WIDTHS, from_annuli, king
 from imgfit_widgets.core.irf.psf import TablePSF
-from imgfit_widgets.core.maps import MapAxis, unit_vectors
+from imgfit_widgets.core.makers import Reduction
+from imgfit_widgets.core.makers.run import energy_response
+from imgfit_widgets.core.maps import MapAxis, WcsGeom, unit_vectors
 
 RUNS = [23523, 23526, 23559, 23592]
 
@@ -116,6 +118,40 @@ def test_background_in_a_band_is_converged(store, bands, gammapy_data):
     for band, (low, high) in enumerate(zip(axis.bounds[:-1], axis.bounds[1:], strict=True)):
         exact = np.array([fine_rate(bkg, low, high, *place) for place in places])
         np.testing.assert_allclose(found[band], exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("store", "reco", "true"),
+    [
+        ("cta-1dc/index/gps", (0.1, 10, 1), (0.1, 10, 30)),
+        ("cta-1dc/index/gps", (0.1, 10, 3), (0.05, 30, 20)),
+        ("hess-dl3-dr1", (1, 10, 1), (0.5, 20, 16)),
+        ("hess-dl3-dr1", (1, 10, 5), (0.5, 20, 16)),
+    ],
+)
+def test_photons_in_a_band_are_converged_across_the_field(store, reco, true, gammapy_data):
+    """Area times energy dispersion in the bins, against 3000 steps in true energy."""
+    run = 110380 if store.startswith("cta") else 23523
+    observation = DataStore.from_dir(gammapy_data / store).obs(run)
+    axis = MapAxis.from_energy_bounds(reco[0] * u.TeV, reco[1] * u.TeV, reco[2])
+    axis_true = MapAxis.from_energy_bounds(true[0] * u.TeV, true[1] * u.TeV, true[2], "energy_true")
+    geom = WcsGeom.create((0, 0), (2, 2), 0.1, axes=[axis])
+    offsets = np.linspace(0, 2.3, 24)
+    reduction = Reduction(geom, axis_true, 0.2, 2.5)
+    _, kernel = energy_response(observation, reduction, offsets)
+    flux = 1 / axis_true.bounds[:-1] - 1 / axis_true.bounds[1:]
+    area = observation.aeff.evaluate(axis_true.centers, offsets)
+    found = np.einsum("t,to,tro->ro", flux, area, kernel)
+
+    steps = np.geomspace(true[0], true[1], 3001)
+    energies = np.sqrt(steps[1:] * steps[:-1])
+    exact = np.einsum(
+        "t,to,tro->ro",
+        1 / steps[:-1] - 1 / steps[1:],
+        observation.aeff.evaluate(energies, offsets),
+        observation.edisp.probabilities(energies, axis, offsets),
+    )
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
 
 
 def test_gaps_in_energy_are_filled_between_but_not_beyond():

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 Window = tuple[slice, slice]
 BoolArray = NDArray[np.bool_]
 
-# Energies per true-energy bin over which "exact" averages area and energy dispersion.
-SUB_ENERGIES = 10
+# Step in ln E of the energies over which "exact" averages area and energy dispersion in a bin.
+SUB_STEP = 0.0155
 # Pixels and nodes that are computed between two looks at whether to stop.
 _PIXELS, _NODES = 65536, 1024
 
@@ -402,7 +402,7 @@ def _responses(
         part = slice(start, start + _NODES)
         energies, kernel = reduction.energy_axis_true.centers, None
         if observation.has("edisp") and observation.has("aeff"):
-            energies, kernel = _energy_response(observation, reduction, offsets[part])
+            energies, kernel = energy_response(observation, reduction, offsets[part])
         elif edisp is not None:
             kernel = observation.edisp.probabilities(energies, reduction.energy_axis, offsets[part])
         if edisp is not None:
@@ -415,7 +415,7 @@ def _responses(
     )
 
 
-def _energy_response(
+def energy_response(
     observation: Observation, reduction: Reduction, offsets: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Energies at which to take the PSF (T,), and energy-dispersion kernels (T, R, P).
@@ -430,7 +430,8 @@ def _energy_response(
     if not reduction.exact:
         return axis_true.centers, observation.edisp.probabilities(axis_true.centers, axis, offsets)
     edges = np.log(axis_true.bounds)
-    fraction = np.linspace(0.0, 1.0, SUB_ENERGIES + 1)
+    widest = float(np.diff(edges).max())
+    fraction = np.linspace(0.0, 1.0, max(4, math.ceil(widest / SUB_STEP)) + 1)
     sub_edges = np.exp(edges[:-1, None] + np.diff(edges)[:, None] * fraction)
     samples = np.sqrt(sub_edges[:, 1:] * sub_edges[:, :-1])
     flux = 1.0 / sub_edges[:, :-1] - 1.0 / sub_edges[:, 1:]
@@ -439,7 +440,7 @@ def _energy_response(
     shape = (*samples.shape, len(offsets))
     area = observation.aeff.evaluate(samples.ravel(), offsets).reshape(shape)
     centre = observation.aeff.evaluate(axis_true.centers, offsets)
-    found = observation.edisp.probabilities(samples.ravel(), axis, offsets, at_nodes=True)
+    found = observation.edisp.probabilities(samples.ravel(), axis, offsets, few_offsets=True)
     photons = found.reshape(*samples.shape, axis.nbin, -1) * (flux[..., None] * area)[:, :, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         kernel = np.nan_to_num(photons.sum(axis=1) / centre[:, None], posinf=0.0)
