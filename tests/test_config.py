@@ -240,23 +240,23 @@ def test_a_store_beside_the_file_is_found_from_anywhere(
 
 
 UNSUPPORTED = [
-    ("datasets.type", "1d", "expected 3d"),
-    ("datasets.safe_mask.methods", ["aeff-default"], "offset-max"),
-    ("datasets.background.method", "ring", "expected null or fov_background"),
-    ("datasets.background.exclusion", "mask.fits", "is not supported yet"),
-    ("datasets.background.parameters", {"method": "fit"}, "is not supported yet"),
-    ("datasets.map_selection", ["counts"], "exposure is missing"),
-    ("observations.obs_file", "runs.txt", "obs_ids"),
-    ("observations.obs_cone.lon", "3 deg", "obs_ids"),
-    ("observations.obs_time.start", "2020-01-01", "obs_ids"),
-    ("observations.required_irf", ["aeff"], "edisp"),
-    ("general.models_file", "models.yaml", "remove the key, and give the file to the command"),
-    ("general.datasets_file", "datasets.yaml", "remove the key, and give the file to the command"),
-    ("observations.obs_time.stop", "2020-01-01", "expected null: remove the key, and list"),
-    ("excess_map.parameters", {"n_sigma": 1}, "'{n_sigma: 1}' is not supported yet; expected"),
-    ("excess_map.energy_edges.min", "1 TeV", "expected null: remove the key"),
+    ("datasets.type", "1d", "expected 3d, for images; 1d is for spectra"),
+    ("datasets.background.method", "reflected", "expected null or fov_background or ring"),
+    ("datasets.background.parameters", {"method": "guess"}, "expected one of scale, fit"),
+    ("datasets.background.parameters", {"exponent": 2}, ".exponent: no such key"),
+    ("datasets.background.parameters", {"min_counts": -1}, "expected a number from 0 up"),
+    ("datasets.map_selection", ["exposure"], "expected counts among the maps"),
+    ("datasets.map_selection", ["counts"], "expected background for the method fov_background"),
+    ("observations.required_irf", ["aeff", "rad_max"], "expected full-enclosure responses"),
     ("datasets.safe_mask.parameters", {"offset_max": "2 TeV"}, "expected an angle"),
-    ("datasets.safe_mask.parameters", {"aeff_percent": 10}, "has no use"),
+    ("datasets.safe_mask.parameters", {"ofset_max": "2 deg"}, "parameters.offset_max?"),
+    ("datasets.safe_mask.parameters", {"aeff_percent": 200}, "expected a number from 0 to 100"),
+    (
+        "datasets.safe_mask.parameters",
+        {"position": {"lon": "1 deg"}},
+        "frame, lon and lat together",
+    ),
+    ("datasets.safe_mask.parameters", {"irfs": "DL5"}, "expected one of DL4, DL3"),
     ("datasets.geom.wcs.skydir.lon", "", "not set"),
     ("datasets.geom.axes.energy.nbins", "", "not set"),
     ("datasets.safe_mask.parameters", {"offset_max": 10**400}, "expected an angle"),
@@ -276,6 +276,21 @@ def test_what_the_reduction_cannot_do_is_refused_by_name(
     head = "datasets.geom.wcs.width.width" if value == "9 deg" else path
     assert str(caught.value).startswith(head)
     assert reason in str(caught.value)
+
+
+def test_a_ring_needs_its_size() -> None:
+    config = built_by_attributes()
+    config.datasets.background.method = "ring"
+    with pytest.raises(
+        ConfigError, match=r"background\.parameters\.r_in: not set; the method ring"
+    ):
+        config.check_supported()
+    config.datasets.background.parameters = {"r_in": "0.5 deg", "width": "0.2 deg"}
+    config.check_supported()
+    assert not config.datasets.background.options().adaptive
+    config.datasets.background.parameters["r_out_max"] = "0.6 deg"
+    with pytest.raises(ConfigError, match=r"r_out_max: 0\.6 deg is less than r_in \+ width"):
+        config.check_supported()
 
 
 def test_every_key_that_nothing_uses_is_refused_or_told() -> None:
@@ -301,8 +316,17 @@ def test_every_key_that_nothing_uses_is_refused_or_told() -> None:
             found["told" if config.without_effect() else "used"].append(path)
     assert found["used"] == [
         "general.log.level", "general.log.filename", "general.log.filemode", "general.log.format",
-        "general.log.datefmt", "general.outdir", "general.n_jobs", "observations.datastore",
-        "datasets.stack", "excess_map.correlation_radius",
+        "general.log.datefmt", "general.outdir", "general.n_jobs", "general.datasets_file",
+        "general.models_file", "observations.datastore", "observations.obs_file",
+        "observations.obs_cone.frame", "observations.obs_cone.lon", "observations.obs_cone.lat",
+        "observations.obs_cone.radius", "observations.obs_time.start", "observations.obs_time.stop",
+        "datasets.stack", "datasets.background.exclusion", "excess_map.correlation_radius",
+        "excess_map.parameters", "excess_map.energy_edges.min", "excess_map.energy_edges.max",
+        "excess_map.energy_edges.nbins",
+    ]  # fmt: skip
+    assert found["refused"] == [
+        "datasets.type", "datasets.background.method", "datasets.background.parameters",
+        "datasets.safe_mask.parameters",
     ]  # fmt: skip
     assert {path.split(".")[0] for path in found["told"]} == {
         "datasets", "flux_points", "light_curve",

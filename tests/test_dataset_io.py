@@ -170,10 +170,21 @@ def _change_background(store, target, **changes):
     return DataStore.from_dir(target)
 
 
-def test_background_aligned_with_the_horizon_is_refused(demo_store, tmp_path):
-    store = _change_background(demo_store, tmp_path / "store", FOVALIGN="ALTAZ")
-    with pytest.raises(DataError, match="FOVALIGN 'ALTAZ' is not supported yet"):
+def test_background_aligned_with_something_else_is_refused(demo_store, tmp_path):
+    store = _change_background(demo_store, tmp_path / "store", FOVALIGN="TELESCOPE")
+    with pytest.raises(DataError, match="FOVALIGN is 'TELESCOPE', expected one of RADEC, ALTAZ"):
         _ = store.obs(store.obs_ids[0]).bkg
+
+
+def test_background_aligned_with_the_horizon_needs_the_place_of_the_telescope(demo_store, tmp_path):
+    store = _change_background(demo_store, tmp_path / "store", FOVALIGN="ALTAZ")
+    systems = store.obs(1).fov_rotations(exact=True)
+    assert len(systems) > 1 and sum(weight for weight, _ in systems) == pytest.approx(1.0)
+    events = store.obs(1).hdus["events"]
+    with fits.open(events.path, mode="update") as hdus:
+        del hdus[events.name].header["GEOLAT"]
+    with pytest.raises(DataError, match=r"keywords GEOLON and GEOLAT are missing.*'ALTAZ'"):
+        DataStore.from_dir(store.base_dir).obs(1).fov_rotations(exact=True)
 
 
 def test_background_in_a_wrong_unit_is_refused_and_not_guessed(demo_store, tmp_path):
