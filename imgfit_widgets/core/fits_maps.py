@@ -4,6 +4,8 @@
     One HDU as a `FileMap`: images of any celestial projection, cubes with the tables of axes that
     Gammapy (``BANDS``), Fermi's tools and ctools (``EBOUNDS``, ``ENERGIES``) write, and Gammapy's
     region maps.
+`read_first`, `read_geom`
+    The image of a file that holds one, or only its pixels.
 `FileMap`
     What the file holds, in double precision, energies in TeV and angles in degrees.
 
@@ -13,6 +15,8 @@ for an energy), so that both are integrated alike; the nodes are kept beside.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +26,14 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, WCSSUB_LATITUDE, WCSSUB_LONGITUDE
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .irf.io import open_fits, refuse_truncated
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
+from .paths import expand_path
 
 FloatArray = NDArray[np.float64]
 
@@ -114,6 +121,27 @@ def naming(where: str) -> Iterator[None]:
         raise DataError(f"{where}: {error}") from error
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[fits.HDUList]:
+    """A FITS file; whatever is wrong with it is one DataError."""
+    with warnings.catch_warnings():
+        # Headers of other programs bend the standard; only a cut file is no file.
+        warnings.simplefilter("ignore", AstropyWarning)
+        warnings.filterwarnings("error", message=".*truncated.*")
+        if path.suffix == ".gz" and path.is_file():
+            refuse_truncated(path)
+        try:
+            with open_fits(path) as hdus:
+                yield hdus
+        except DataError:
+            raise
+        except Exception as error:
+            # A damaged header surfaces as any exception of astropy's, from any attribute.
+            refuse_truncated(path)
+            text = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{path}: cannot be read ({text})") from error
+
+
 def hdu_names(hdus: fits.HDUList) -> list[str]:
     """The names of the HDUs, upper case."""
     return [str(hdu.name).upper() for hdu in hdus]
@@ -179,6 +207,47 @@ def read_map(
 
 def _unit_of(header: fits.Header) -> str:
     return str(header.get("BUNIT", "") or "").strip()
+
+
+def read_first(path: Path, hdu: str | int | None = None) -> FileMap:
+    """The first image of a file, or the one in an HDU.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it has no sky coordinates.
+    """
+    with opened(path) as hdus:
+        if hdu is None:
+            found = [number for number, each in enumerate(hdus) if is_image(each)]
+            if not found:
+                raise DataError(f"{path}: holds no image; expected one with sky coordinates")
+            hdu = found[0]
+        elif not (hdu < len(hdus) if isinstance(hdu, int) else hdu.upper() in hdu_names(hdus)):
+            names = ", ".join(name or "unnamed" for name in hdu_names(hdus))
+            raise DataError(f"{path}: no HDU {hdu!r}; there are {names}")
+        return read_map(hdus, path, hdu)
+
+
+def read_geom(path: str | os.PathLike[str], hdu: str | int | None = None) -> WcsGeom:
+    """The pixels of an image in a FITS file, without its further axes.
+
+    Parameters
+    ----------
+    path : path
+    hdu : str or int, optional
+        By default the first HDU that holds an image.
+
+    Raises
+    ------
+    DataError
+        If there is no image with a celestial WCS.
+    """
+    source = expand_path(path, "geometry")
+    image = read_first(source, hdu).image
+    if image is None:
+        raise DataError(f"{source}: is a region, not an image; expected pixels on the sky")
+    return image
 
 
 def read_wcs(header: fits.Header, where: str) -> tuple[WCS, bool]:

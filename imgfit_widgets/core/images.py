@@ -26,9 +26,7 @@ import logging
 import math
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +34,19 @@ import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .fits_maps import LARGEST, FileMap, FloatArray, hdu_names, is_image, naming, read_map
+from .fits_maps import (
+    LARGEST,
+    FileMap,
+    FloatArray,
+    hdu_names,
+    is_image,
+    naming,
+    opened,
+    read_map,
+)
 from .image_psf import (
     FWHM,
     TABLE_SUFFIXES,
@@ -53,7 +59,6 @@ from .image_psf import (
     width_of,
 )
 from .irf.edisp import EDispKernelMap
-from .irf.io import open_fits, refuse_truncated
 from .irf.psf import PSF_WIDTHS, PSFMap
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
 from .paths import expand_path
@@ -138,27 +143,6 @@ def _split(source: str | os.PathLike[str]) -> tuple[Path, str | int | None]:
     return path, int(key) if key.isdigit() else key.upper()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[fits.HDUList]:
-    """A FITS file; whatever is wrong with it is one DataError."""
-    with warnings.catch_warnings():
-        # Headers of other programs bend the standard; only a cut file is no file.
-        warnings.simplefilter("ignore", AstropyWarning)
-        warnings.filterwarnings("error", message=".*truncated.*")
-        if path.suffix == ".gz" and path.is_file():
-            refuse_truncated(path)
-        try:
-            with open_fits(path) as hdus:
-                yield hdus
-        except DataError:
-            raise
-        except Exception as error:
-            # A damaged header surfaces as any exception of astropy's, from any attribute.
-            refuse_truncated(path)
-            text = str(error).strip().split("\n")[0] or type(error).__name__
-            raise DataError(f"{path}: cannot be read ({text})") from error
-
-
 def _pick(hdus: fits.HDUList, path: Path, role: str, key: str | int | None) -> Any:
     """The HDU that is named, or the one that can be meant."""
     names = hdu_names(hdus)
@@ -184,7 +168,7 @@ def _load(role: str, source: Any, like: WcsGeom | None, unit: str = "") -> FileM
         return FileMap(role, image, axes, nodes, data, source.unit, fits.Header())
     if isinstance(source, str | os.PathLike):
         path, key = _split(source)
-        with _opened(path) as hdus:
+        with opened(path) as hdus:
             hdu = _pick(hdus, path, role, key)
             found = read_map(hdus, path, hdus.index_of(hdu))
         return FileMap(
@@ -508,7 +492,7 @@ def _psf_of_file(
     if path.suffix.lower() in TABLE_SUFFIXES:
         weights = psf_of_table(read_table(path), f"psf: {path}", None, axis, notes)
         return constant_psf(weights, geom, axis)
-    with _opened(path) as hdus:
+    with opened(path) as hdus:
         hdu = _pick(hdus, path, "psf", key)
         where = f"psf: {path} [{hdu.name or hdus.index_of(hdu)}]"
         columns = (
