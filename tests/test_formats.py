@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dl3_store import POINTING, Layout, write
 
-from imgfit_widgets import Analysis, AnalysisConfig, Fit, Models
+from imgfit_widgets import Analysis, AnalysisConfig
 
 PEER = """
 import json, logging, sys

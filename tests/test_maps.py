@@ -69,9 +69,10 @@ def test_jacobian_is_the_derivative_of_pixels():
     geom = make("CAR", "icrs", (83.6, 22.0))
     x, y = 120.0, 210.0
     lon, lat = (float(v) for v in geom.pix_to_lonlat(x, y))
-    east = geom.lonlat_to_pix(lon + 0.001 / np.cos(np.radians(lat)), lat)
-    north = geom.lonlat_to_pix(lon, lat + 0.001)
-    expected = (np.array([east, north]) - (x, y)) / 0.001
+    step = 0.001 / np.cos(np.radians(lat))
+    east = geom.lonlat_to_pix([lon + step, lon - step], lat)
+    north = geom.lonlat_to_pix(lon, [lat + 0.001, lat - 0.001])
+    expected = np.array([[v[0] - v[1] for v in east], [v[0] - v[1] for v in north]]) / 0.002
     np.testing.assert_allclose(geom.jacobian(x, y), expected.T, rtol=1e-5, atol=1e-4)
 
 

@@ -476,7 +476,15 @@ class AnalysisConfig(Section):
                     )
             elif isinstance(section, TimeRange):
                 start, stop = section.start, section.stop
-                if start is not None and stop is not None and np.any(start >= stop):
+                if start is None or stop is None:
+                    continue
+                # One instant beside several is as wrong as two beside three.
+                if start.shape != stop.shape:
+                    raise ConfigError(
+                        f"{section.path_of('stop')}: has {stop.size} times, "
+                        f"{section.path_of('start')} has {start.size}; expected as many"
+                    )
+                if np.any(start >= stop):
                     raise ConfigError(f"{section.path}: start {start} is not before stop {stop}")
 
     def check_supported(self) -> None:

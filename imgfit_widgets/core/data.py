@@ -426,6 +426,11 @@ class DataStore:
             If the folder or one of its index files is missing or not readable.
         """
         base = expand_path(base_dir, "data store")
+        if os.path.isfile(base):
+            raise DataError(
+                f"{base_dir}: is a file; expected the folder with the index files "
+                "hdu-index.fits.gz and obs-index.fits.gz (an index of both in one file is not read)"
+            )
         if not os.path.isdir(base):
             raise DataError(f"{base_dir}: no such folder ({base}); expected a DL3 data store")
         return cls(base, HduIndex.read(base), ObsIndex.read(base))

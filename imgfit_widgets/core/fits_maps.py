@@ -6,6 +6,8 @@
     One HDU as a `FileMap`: images of any celestial projection, cubes with the tables of axes that
     Gammapy (``BANDS``), Fermi's tools and ctools (``EBOUNDS``, ``ENERGIES``) write, and Gammapy's
     region maps.
+`read_first`, `read_geom`
+    The image of a file that holds one, or only its pixels.
 `FileMap`
     What the file holds, in double precision, energies in TeV and angles in degrees.
 
@@ -15,6 +17,7 @@ for an energy), so that both are integrated alike; the nodes are kept beside.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +35,7 @@ from numpy.typing import NDArray
 from .errors import DataError
 from .irf.io import refuse_truncated
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
+from .paths import expand_path
 
 FloatArray = NDArray[np.float64]
 
@@ -219,6 +223,47 @@ def read_map(
 
 def _unit_of(header: fits.Header) -> str:
     return str(header.get("BUNIT", "") or "").strip()
+
+
+def read_first(path: Path, hdu: str | int | None = None) -> FileMap:
+    """The first image of a file, or the one in an HDU.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it has no sky coordinates.
+    """
+    with opened(path) as hdus:
+        if hdu is None:
+            found = [number for number, each in enumerate(hdus) if is_image(each)]
+            if not found:
+                raise DataError(f"{path}: holds no image; expected one with sky coordinates")
+            hdu = found[0]
+        elif not (hdu < len(hdus) if isinstance(hdu, int) else hdu.upper() in hdu_names(hdus)):
+            names = ", ".join(name or "unnamed" for name in hdu_names(hdus))
+            raise DataError(f"{path}: no HDU {hdu!r}; there are {names}")
+        return read_map(hdus, path, hdu)
+
+
+def read_geom(path: str | os.PathLike[str], hdu: str | int | None = None) -> WcsGeom:
+    """The pixels of an image in a FITS file, without its further axes.
+
+    Parameters
+    ----------
+    path : path
+    hdu : str or int, optional
+        By default the first HDU that holds an image.
+
+    Raises
+    ------
+    DataError
+        If there is no image with a celestial WCS.
+    """
+    source = expand_path(path, "geometry")
+    image = read_first(source, hdu).image
+    if image is None:
+        raise DataError(f"{source}: is a region, not an image; expected pixels on the sky")
+    return image
 
 
 def read_wcs(header: fits.Header, where: str) -> tuple[WCS, bool]:

@@ -16,19 +16,14 @@ Arrays are indexed ``[..., y, x]``: further axes first, then rows (latitude), th
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
@@ -265,40 +260,6 @@ class WcsGeom:
         wcs.wcs.set()
         return cls(wcs, (ny, nx), Axes(axes))
 
-    @classmethod
-    def read(cls, path: str | os.PathLike[str], hdu: str | int | None = None) -> WcsGeom:
-        """The pixels of an image in a FITS file, without its further axes.
-
-        Parameters
-        ----------
-        path : path
-        hdu : str or int, optional
-            By default the first HDU that holds an image.
-
-        Raises
-        ------
-        DataError
-            If there is no image with a celestial WCS.
-        """
-        source = Path(path)
-        if not source.is_file():
-            raise DataError(f"{source}: no such file; expected a FITS image")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            try:
-                with fits.open(source) as hdus:
-                    found = [h for h in hdus if h.is_image and h.header.get("NAXIS", 0) >= 2]
-                    header = (found[0] if hdu is None else hdus[hdu]).header
-                wcs = WCS(header).celestial
-                shape = tuple(header[f"NAXIS{axis}"] for axis in (2, 1))
-            except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-                raise DataError(f"{source}: cannot be read as a FITS image ({error})") from error
-        if wcs.naxis != 2:
-            raise DataError(f"{source}: its image has no celestial WCS")
-        geom = cls(wcs, shape)
-        geom.frame  # noqa: B018  refuses a frame that is not supported, naming it
-        return geom
-
     @cached_property
     def frame(self) -> str:
         ctype = str(self.wcs.wcs.ctype[0])
@@ -323,18 +284,24 @@ class WcsGeom:
 
     @cached_property
     def pixel_scales(self) -> tuple[float, float]:
-        """Size of the central pixel in degrees on the sky along x and y."""
+        """Size in degrees on the sky along x and y of the central pixel.
+
+        Where the map's centre has no sky (a corner of an all-sky map), of the pixel at the
+        reference point of the projection, to which `binsz` belongs.
+        """
         x, y = (self.npix[0] - 1) / 2.0, (self.npix[1] - 1) / 2.0
         scales = []
         for dx, dy in ((0.5, 0.0), (0.0, 0.5)):
             lon, lat = self.pix_to_lonlat(np.array([x - dx, x + dx]), np.array([y - dy, y + dy]))
             scales.append(float(separation(lon[:1], lat[:1], lon[1], lat[1])[0]))
+        if not np.all(np.isfinite(scales)) or min(scales) <= 0.0:
+            return self.binsz
         return scales[0], scales[1]
 
     @cached_property
     def binsz(self) -> tuple[float, float]:
-        """Pixel size |CDELT| in degrees, as in the header."""
-        scale = np.abs(self.wcs.wcs.get_cdelt())
+        """Pixel size along x and y in degrees at the reference point, as the header has it."""
+        scale = np.sqrt((np.asarray(self.wcs.pixel_scale_matrix) ** 2).sum(axis=0))
         return float(scale[0]), float(scale[1])
 
     @cached_property
@@ -458,10 +425,46 @@ class WcsGeom:
         return replace(self, axes=Axes(axes))
 
     def to_binsz(self, binsz: float) -> WcsGeom:
-        """The same part of the sky in pixels of another size (degrees)."""
-        return self.create(
-            self.center_lonlat, self.width, binsz, self.projection, self.frame, self.axes
+        """The same part of the sky in pixels of about another size (degrees), in both directions.
+
+        Projection, rotation and reference point stay, so the pixels of both are tied by a factor
+        along each axis and have the centre of the map in common.
+        """
+        shape = [
+            max(round(n * size / binsz), 1) for n, size in zip(self.npix, self.binsz, strict=True)
+        ]
+        return self._resampled(
+            np.array([binsz / size for size in self.binsz]), (shape[0], shape[1])
         )
+
+    def downsample(self, pixels: int) -> WcsGeom:
+        """An image in pixels of ``pixels`` x ``pixels`` of this one's, which covers it."""
+        return self._resampled(
+            np.array([pixels, pixels], dtype=float),
+            (-(-self.npix[0] // pixels), -(-self.npix[1] // pixels)),
+            corner=True,
+        ).to_image()
+
+    def _resampled(
+        self, factors: FloatArray, npix: tuple[int, int], corner: bool = False
+    ) -> WcsGeom:
+        """Pixels ``factors`` (x, y) times as large; corners or centres of the maps coincide."""
+        old = 0.0 if corner else np.asarray(self.npix) / 2.0
+        new = 0.0 if corner else np.asarray(npix) / 2.0
+        wcs = self.wcs.deepcopy()
+        # The columns of the matrix belong to x and y, whatever keywords it came from.
+        matrix = np.asarray(wcs.pixel_scale_matrix) * factors
+        if wcs.wcs.has_cd():
+            wcs.wcs.cd = matrix
+        else:
+            if wcs.wcs.has_crota():
+                wcs = _without_crota(wcs)
+            cdelt = np.array(wcs.wcs.cdelt) * factors
+            wcs.wcs.cdelt = cdelt
+            wcs.wcs.pc = matrix / cdelt[:, None]
+        wcs.wcs.crpix = (np.array(self.wcs.wcs.crpix) - 0.5 - old) / factors + new + 0.5
+        wcs.wcs.set()
+        return WcsGeom(wcs, (npix[1], npix[0]), self.axes)
 
     def crop(self, rows: slice, columns: slice) -> WcsGeom:
         """The part of the map in some rows and columns, on the same pixel grid."""
@@ -496,6 +499,12 @@ class WcsGeom:
             f"\tcenter     : {lon:.1f} deg, {lat:.1f} deg\n"
             f"\twidth      : {self.width[0]:.1f} deg x {self.width[1]:.1f} deg\n"
         )
+
+
+def _without_crota(wcs: WCS) -> WCS:
+    """The same coordinates without the keyword CROTA, beside which no other matrix may stand."""
+    header = wcs.to_header()
+    return WCS(header)
 
 
 def _prefix(frame: str) -> tuple[str, str]:

@@ -40,22 +40,9 @@ _MOST_NODES = 24
 # Where: one grid in the counts' projection
 
 
-def coarse(geom: WcsGeom, pixels: int) -> WcsGeom:
-    """A geometry of ``pixels`` x ``pixels`` pixels of another one in each pixel, covering it."""
-    ny, nx = geom.shape
-    wcs = geom.wcs.deepcopy()
-    wcs.wcs.crpix = (np.asarray(wcs.wcs.crpix) - 0.5) / pixels + 0.5
-    if wcs.wcs.has_cd():
-        wcs.wcs.cd = np.asarray(wcs.wcs.cd) * pixels
-    else:
-        wcs.wcs.cdelt = np.asarray(wcs.wcs.cdelt) * pixels
-    wcs.wcs.set()
-    return WcsGeom(wcs, (-(-ny // pixels), -(-nx // pixels)))
-
-
 def one_pixel(geom: WcsGeom) -> WcsGeom:
     """One pixel that covers a geometry."""
-    return coarse(geom, max(geom.shape))
+    return geom.downsample(max(geom.shape))
 
 
 def _is_affine(geom: WcsGeom, other: WcsGeom) -> bool:
@@ -105,7 +92,7 @@ def on_counts_grid(found: FileMap, data: FloatArray, geom: WcsGeom) -> tuple[Wcs
         return own, data
     step = max(1, int(min(own.pixel_scales) / max(image.pixel_scales)))
     step = max(step, -(-max(image.shape) // _MOST_NODES))
-    target = coarse(image, step)
+    target = image.downsample(step)
     y, x = np.mgrid[: target.shape[0], : target.shape[1]].astype(float)
     return target, _bilinear(data, *_pixels_of(target, x, y, own))
 

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..fits_maps import read_first
 from ..irf.axis import FloatArray
-from ..irf.io import FITS_ERRORS, open_fits
 from ..maps import WcsGeom, convert_frame, nearest_pixel, separation
 from ..paths import expand_path
 
@@ -55,8 +53,7 @@ class Exclusion:
         if self.path.suffix.lower() in _REGIONS:
             self._inside = _read_regions(self.path)
         else:
-            data, wcs = _read_mask(self.path)
-            self._mask = data, WcsGeom(wcs, (data.shape[0], data.shape[1]))
+            self._mask = _read_mask(self.path)
 
     def keep(self, geom: WcsGeom, outside: bool = True) -> BoolArray:
         """Pixels of a geometry that are not excluded, by their centre.
@@ -89,37 +86,18 @@ class Exclusion:
         return ~inside.reshape(geom.shape)
 
 
-def _read_mask(path: Path) -> tuple[BoolArray, WCS]:
-    """The first image of a file as booleans, with its celestial WCS."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        with open_fits(path) as hdus:
-            try:
-                images = [
-                    hdu
-                    for hdu in hdus
-                    if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU))
-                    and hdu.header.get("NAXIS", 0) >= 2
-                ]
-                if not images:
-                    raise DataError(f"{path}: holds no image; expected a mask of 1 and 0")
-                hdu = images[0]
-                data = np.squeeze(np.asarray(hdu.data))
-                wcs = WCS(hdu.header, naxis=2).celestial
-            except (*FITS_ERRORS, AttributeError) as error:
-                if isinstance(error, DataError):
-                    raise
-                raise DataError(f"{path}: cannot be read as a FITS mask ({error})") from error
-    if data.ndim == 3 and np.all(data == data[:1]):
-        data = data[0]
-    if data.ndim != 2:
+def _read_mask(path: Path) -> tuple[BoolArray, WcsGeom]:
+    """The first image of a file as booleans, with its pixels."""
+    found = read_first(path)
+    if found.image is None:
+        raise DataError(f"{found.where}: is a region, not an image; expected a mask of 1 and 0")
+    data = np.nan_to_num(found.data).reshape(-1, *found.image.shape)
+    if not np.array_equal(data, np.broadcast_to(data[:1], data.shape)):
         raise DataError(
-            f"{path} [{hdu.name or 'PRIMARY'}]: has shape {data.shape}; expected an image, the "
-            "same for all energies"
+            f"{found.where}: has {len(data)} planes that differ; expected an image, the same for "
+            "all energies"
         )
-    if wcs.naxis != 2 or not wcs.has_celestial:
-        raise DataError(f"{path} [{hdu.name or 'PRIMARY'}]: has no celestial WCS")
-    return np.asarray(np.nan_to_num(data), dtype=bool), wcs
+    return data[0] != 0.0, found.image
 
 
 def _read_regions(path: Path) -> list[Callable[[FloatArray, FloatArray], BoolArray]]:

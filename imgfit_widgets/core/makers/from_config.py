@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..config import AnalysisConfig, EnergyAxis
+from ..fits_maps import read_geom
 from ..maps import MapAxis, WcsGeom, convert_frame
 from ..options import FoVBackgroundOptions, RingOptions, SafeMaskOptions
 from .background import (
@@ -72,7 +73,7 @@ def _geometry(config: AnalysisConfig, axis: MapAxis, given: Geometry) -> WcsGeom
     projection = "CAR"
     if given is not None:
         if str(given).upper() not in PROJECTIONS:
-            return WcsGeom.read(given).to_cube([axis])
+            return read_geom(given).to_cube([axis])
         projection = str(given).upper()
     wcs = config.datasets.geom.wcs
     return WcsGeom.create(
