@@ -25,8 +25,8 @@ __all__ = ["BLOCK", "Layer", "Strip", "run_strip"]
 
 BLOCK = 24
 """Pixels along each side of a block, at most."""
-_SMALL = 0.1
-"""Up to this source over background the series holds: its next term is 2e-5 of a count."""
+_SMALL = 0.05
+"""Up to this source over background the series holds: its next term is 2e-6 of a count."""
 _CHUNK = 64
 _PIECE = 200_000
 """Multiplications of one matrix product; OpenBLAS begins to use threads above 262144."""
