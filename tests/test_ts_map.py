@@ -368,8 +368,11 @@ def test_norms_of_one_pixel_follow_the_closed_form():
     np.testing.assert_allclose(fit.ts, expected, rtol=1e-4)
     np.testing.assert_allclose(fit.err[[0, 2]], np.sqrt(n[[0, 2]]) / k[[0, 2]], rtol=1e-3)
     for i in (0, 2):
-        rise = lambda s, i=i: 2 * (s - n[i] - n[i] * np.log(s / n[i]))  # noqa: E731
-        up = brentq(lambda s: rise(s) - 4.0, n[i], 10 * n[i] + 10)
-        down = brentq(lambda s: rise(s) - 1.0, 1e-9, n[i])
+
+        def rise(s, by, n=n[i]):
+            return 2 * (s - n - n * np.log(s / n)) - by
+
+        up = brentq(rise, n[i], 10 * n[i] + 10, args=(4.0,))
+        down = brentq(rise, 1e-9, n[i], args=(1.0,))
         assert fit.ul[i] == pytest.approx((up - b[i]) / k[i], abs=2e-3)
         assert fit.errn[i] == pytest.approx((n[i] - down) / k[i], abs=2e-3)
