@@ -116,8 +116,8 @@ def test_excess_map_is_that_of_the_reference(tutorial_gammapy, reference):
         assert maps[name].data[0, y, x] == pytest.approx(expected[key]["gc"][0], rel=1e-5)
     wide = json.loads((reference / "gammapy/A_seed.json").read_text())["excess"]["0.1"]
     found = ExcessMapEstimator("0.1 deg").run(dataset)["sqrt_ts"].data[0]
-    # Gammapy's circle of 0.1 deg is one pixel off in x (see test_analysis), so only the height.
     assert np.nanmax(found) == pytest.approx(wide["sqrt_ts_max"], abs=1e-5)
+    assert list(np.unravel_index(np.nanargmax(found), found.shape)) == wide["argmax_yx"]
 
 
 def test_errors_limits_and_flux_are_gammapys(tutorial_gammapy, tmp_path, gammapy):
