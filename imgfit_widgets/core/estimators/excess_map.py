@@ -37,8 +37,7 @@ class ExcessMapEstimator:
 
     The expectation is taken as known, so the significance is the Cash form of Li & Ma (1983), ApJ
     272, 317: ``sign(n - b) sqrt(2 (n ln(n / b) - n + b))``. To see a source, leave it out of the
-    models. Names and definitions are those of Gammapy's estimator of the same name; sums are
-    centred on each pixel (Gammapy's lie one pixel to the side for some radii).
+    models. Names and definitions are those of Gammapy's estimator of the same name.
 
     Parameters
     ----------

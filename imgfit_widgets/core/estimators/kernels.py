@@ -21,16 +21,18 @@ from scipy.special import erfc
 from ..dataset import MapDataset
 from ..errors import DataError, InputError, ModelError
 from ..models import GaussianSpatialModel, PointSpatialModel, SkyModel
-from ..pixels import PixelIntegrals
+from ..pixels import PixelIntegrals, few_images
 from ..response import PixelPosition
 from .bands import ReferenceCounts, node_weights
 
 FloatArray = NDArray[np.float64]
 
-__all__ = ["SourceImages", "Stamps", "reach_of", "source_size"]
+__all__ = ["SourceImages", "Stamps", "product", "reach_of", "source_size"]
 
 _NEGLIGIBLE = 1e-7
 """Widths whose share of the mixture stays below this everywhere are left out."""
+_PIECE = 200_000
+"""Multiplications of one matrix product; OpenBLAS begins to use threads above 262144."""
 
 
 def source_size(model: SkyModel) -> float:
@@ -58,14 +60,15 @@ def source_size(model: SkyModel) -> float:
 class SourceImages:
     """Mixture weights of a source at some pixels of a dataset.
 
-    ``reference`` is of those pixels; ``nodes`` (pixels, N) turns ``psf`` (N, T, W), the PSF weights
-    on N nodes, into those at the pixels.
+    ``reference`` is of those pixels; ``nodes`` (pixels, N) turns ``psf`` (N, k) on N nodes into few
+    values at the pixels, whose PSF weights are ``mixing`` (T, W, k) times these.
     """
 
     widths: FloatArray
     reference: ReferenceCounts
     nodes: csr_matrix
     psf: FloatArray
+    mixing: FloatArray
     bins: slice
 
     @classmethod
@@ -95,11 +98,13 @@ class SourceImages:
             nodes = reference.nodes  # as in most datasets
         else:
             nodes = node_weights(dataset.geom, dataset.psf.geom, valid)
+        mixing, few = few_images(flat.reshape(-1, 1, flat.shape[2]))
         return cls(
             np.hypot(np.asarray(dataset.psf.widths, dtype=float)[used], source_size(model)),
             reference,
             nodes,
-            np.ascontiguousarray(flat.transpose(2, 0, 1)),
+            np.ascontiguousarray(few[:, 0].T),
+            mixing.reshape(*flat.shape[:2], -1),
             bins,
         )
 
@@ -114,16 +119,19 @@ class SourceImages:
 
     def trimmed(self) -> SourceImages:
         """The same with only the nodes that the pixels need."""
-        needed, place = np.unique(self.nodes.indices, return_inverse=True)
-        shape = (self.nodes.shape[0], len(needed))
+        used = np.zeros(self.nodes.shape[1], dtype=bool)
+        used[self.nodes.indices] = True
+        place = (np.cumsum(used) - 1)[self.nodes.indices]
+        shape = (self.nodes.shape[0], int(np.count_nonzero(used)))
         nodes = csr_matrix((self.nodes.data, place, self.nodes.indptr), shape)
-        return replace(self, nodes=nodes, psf=self.psf[needed])
+        return replace(self, nodes=nodes, psf=self.psf[used])
 
     def mixtures(self) -> FloatArray:
         """Counts in each width at the reference amplitude, shape (bins, pixels, W)."""
         ref = self.reference
-        psf = self.nodes @ self.psf.reshape(len(self.psf), -1)
-        psf = psf.reshape(-1, *self.psf.shape[1:])
+        n_energy, n_widths, n_few = self.mixing.shape
+        psf = product(self.nodes @ self.psf, self.mixing.reshape(-1, n_few).T)
+        psf = psf.reshape(-1, n_energy, n_widths)
         exposure = (ref.mixing_exposure * ref.flux[:, None]) @ ref.exposure  # (T, pixels)
         mixing = ref.mixing_edisp[:, self.bins]
         by_bin = np.tensordot(mixing, ref.edisp, axes=1) * exposure[:, None, :]  # (T, bins, pixels)
@@ -184,3 +192,17 @@ def reach_of(mixture: FloatArray, widths: FloatArray, share: float) -> float:
     tail = np.abs(erfc(distance[:, None] / (math.sqrt(2.0) * widths)) @ mixture) / total
     beyond = np.flatnonzero(tail > share)
     return float(distance[min(beyond[-1] + 1, len(distance) - 1)]) if len(beyond) else 0.0
+
+
+def product(left: FloatArray, right: FloatArray) -> FloatArray:
+    """``left @ right`` in pieces that BLAS does not hand to threads.
+
+    For matrices of this size waking threads costs more than they save, and far more on a busy
+    machine.
+    """
+    rows = max(1, _PIECE // right.size)
+    count = -(-len(left) // rows)
+    padded = np.zeros((count * rows, left.shape[1]))
+    padded[: len(left)] = left
+    found = padded.reshape(count, rows, -1) @ right
+    return np.asarray(found.reshape(count * rows, -1)[: len(left)])

@@ -58,7 +58,9 @@ class Templates:
 
     def slopes(self, norm: FloatArray) -> tuple[FloatArray, FloatArray]:
         """First and second derivative of half the statistic, each of shape (P,)."""
-        share = self.ratio / (1.0 + norm[:, None] * self.ratio)
+        share = norm[:, None] * self.ratio
+        share += 1.0
+        np.divide(self.ratio, share, out=share)
         weighted = share * self.counts
         one, two, three = self.series
         first = self.total - weighted.sum(axis=1) - (one - norm * (two - norm * three))
@@ -68,7 +70,9 @@ class Templates:
     def ts(self, norm: FloatArray) -> FloatArray:
         """The statistic at F = 0 minus that at F."""
         one, two, three = self.series
-        log = np.log1p(np.maximum(norm[:, None] * self.ratio, -1.0 + 1e-15))
+        log = norm[:, None] * self.ratio
+        np.maximum(log, -1.0 + 1e-15, out=log)
+        np.log1p(log, out=log)
         tail = norm * (one - norm * (0.5 * two - norm * three / 3.0))
         seen = np.einsum("pj,pj->p", log, np.broadcast_to(self.counts, log.shape))
         return np.asarray(2.0 * (seen + tail - norm * self.total))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve
+from scipy.fft import irfft2, next_fast_len, rfft2
 
 from ..response import PixelPosition
-from .kernels import SourceImages, Stamps
+from .kernels import SourceImages, Stamps, product
 from .norm_fit import NormFit, Templates, fit_norms
 
 FloatArray = NDArray[np.float64]
@@ -25,11 +25,9 @@ __all__ = ["BLOCK", "Layer", "Strip", "run_strip"]
 
 BLOCK = 24
 """Pixels along each side of a block, at most."""
-_SMALL = 0.1
-"""Up to this source over background the series holds: its next term is 2e-5 of a count."""
+_SMALL = 0.05
+"""Up to this source over background the series holds: its next term is 2e-6 of a count."""
 _CHUNK = 64
-_PIECE = 200_000
-"""Multiplications of one matrix product; OpenBLAS begins to use threads above 262144."""
 
 
 @dataclass
@@ -188,15 +186,16 @@ def _near(
     ratios, counts, series = [], [], np.zeros((3, len(y)))
     steepest, tail = np.zeros(len(y)), np.zeros(len(y))
     sparse = sum(np.count_nonzero(one.counts) for one in seen) <= len(dy) * len(seen)
+    width = seen[0].counts.shape[1]
+    at = ((y + half_y) * width + x + half_x)[:, None] + (dy * width + dx)
     for one in seen:
-        width = one.counts.shape[1]
-        at = ((y + half_y)[:, None] + dy) * width + (x + half_x)[:, None] + dx
-        near = _product(one.mixture, one.stamps.images[:, half_y + dy, half_x + dx])
-        ratio = near * one.inverse.ravel()[at]
+        near = product(one.mixture, one.stamps.images[:, half_y + dy, half_x + dx])
+        ratio = near
+        ratio *= one.inverse.take(at)
         steepest = np.maximum(steepest, ratio.max(axis=1))
         if sparse:
             continue
-        n = one.counts.ravel()[at]
+        n = one.counts.take(at)
         ratios.append(ratio)
         counts.append(n)
         linear = one.counts * one.inverse
@@ -207,10 +206,9 @@ def _near(
         stamp = np.tensordot(mean, one.stamps.images, axes=1)
         strength = one.mixture.sum(axis=1) / max(float(mean.sum()), 1e-300)
         stamp[half_y + dy, half_x + dx] = 0.0
-        for power in (2, 3):
-            image = linear * one.inverse ** (power - 1)
-            moved = fftconvolve(image, stamp[::-1, ::-1] ** power, mode="valid")
-            series[power - 1] += np.maximum(moved[y, x], 0.0) * strength**power
+        squares, cubes = _moved(linear, one.inverse, stamp)[:, y, x]
+        series[1] += np.maximum(squares, 0.0) * strength**2
+        series[2] += np.maximum(cubes, 0.0) * strength**3
         with_counts = one.inverse[one.counts > 0]
         tail = np.maximum(
             tail, 1.1 * strength * float(stamp.max()) * float(with_counts.max(initial=0.0))
@@ -242,7 +240,7 @@ def _whole(
         down, right = rows - y[:, None], columns - x[:, None]
         inside = (down >= 0) & (down <= 2 * half_y) & (right >= 0) & (right <= 2 * half_x)
         images = one.stamps.images.reshape(len(one.stamps.images), -1)
-        images = _product(one.mixture[index], images)
+        images = product(one.mixture[index], images)
         at = np.where(inside, down * (2 * half_x + 1) + right, 0)
         near = np.where(inside, np.take_along_axis(images, at, axis=1), 0.0)
         ratios.append(np.maximum(near, 0.0) * one.inverse[rows, columns])
@@ -254,15 +252,12 @@ def _whole(
     )
 
 
-def _product(left: FloatArray, right: FloatArray) -> FloatArray:
-    """``left @ right`` in pieces that BLAS does not hand to threads.
-
-    For matrices of this size waking threads costs more than they save, and far more on a busy
-    machine.
-    """
-    rows = max(1, _PIECE // right.size)
-    count = -(-len(left) // rows)
-    padded = np.zeros((count * rows, left.shape[1]))
-    padded[: len(left)] = left
-    found = padded.reshape(count, rows, -1) @ right
-    return np.asarray(found.reshape(count * rows, -1)[: len(left)])
+def _moved(linear: FloatArray, inverse: FloatArray, stamp: FloatArray) -> FloatArray:
+    """Sums of ``n (K / b)**k`` for k of 2 and 3 with the stamp on each pixel, shape (2, ny, nx)."""
+    images = np.stack([linear * inverse, linear * inverse**2])
+    kernels = np.stack([stamp**2, stamp**3])[:, ::-1, ::-1]
+    shape = tuple(next_fast_len(n, real=True) for n in linear.shape)
+    # Wrapping round reaches only the sums of stamps that overlap the border, which are cut off.
+    found = irfft2(rfft2(images, shape) * rfft2(kernels, shape), shape)
+    rows, columns = stamp.shape
+    return np.asarray(found[:, rows - 1 : linear.shape[0], columns - 1 : linear.shape[1]])

@@ -31,7 +31,7 @@ _TAIL = 1e-4
 """Share of a source along each axis that may lie beyond the kernel, if no width is given."""
 _UNEVEN = 1e-3
 """How much the projection may widen the source, relatively, between a block's middle and edge."""
-_CORE = 0.02
+_CORE = 0.015
 """Pixels where the source is above this fraction of its peak are taken one by one."""
 
 
