@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgfit_widgets.core.config import AnalysisConfig
+from imgfit_widgets.core.data import DataStore
 from imgfit_widgets.core.errors import ConfigError, ImgfitError
 
 
@@ -241,28 +242,83 @@ def test_a_store_beside_the_file_is_found_from_anywhere(
 
 UNSUPPORTED = [
     ("datasets.type", "1d", "expected 3d"),
-    ("datasets.safe_mask.methods", ["aeff-default"], "offset-max"),
-    ("datasets.background.method", "ring", "expected null or fov_background"),
-    ("datasets.background.exclusion", "mask.fits", "is not supported yet"),
-    ("datasets.background.parameters", {"method": "fit"}, "is not supported yet"),
-    ("datasets.map_selection", ["counts"], "exposure is missing"),
-    ("observations.obs_file", "runs.txt", "obs_ids"),
-    ("observations.obs_cone.lon", "3 deg", "obs_ids"),
-    ("observations.obs_time.start", "2020-01-01", "obs_ids"),
-    ("observations.required_irf", ["aeff"], "edisp"),
-    ("general.models_file", "models.yaml", "remove the key, and give the file to the command"),
-    ("general.datasets_file", "datasets.yaml", "remove the key, and give the file to the command"),
-    ("observations.obs_time.stop", "2020-01-01", "expected null: remove the key, and list"),
-    ("excess_map.parameters", {"n_sigma": 1}, "'{n_sigma: 1}' is not supported yet; expected"),
-    ("excess_map.energy_edges.min", "1 TeV", "expected null: remove the key"),
+    ("datasets.background.method", "reflected", "expected null or fov_background or ring"),
+    ("datasets.background.parameters", {"r_in": "1 deg"}, "no such key"),
+    ("datasets.background.parameters", {"method": "guess"}, "expected one of scale, fit"),
+    ("datasets.background.parameters", {"min_counts": -1}, "expected a number from 0 up"),
+    ("datasets.map_selection", ["exposure"], "expected counts among the maps"),
+    ("datasets.map_selection", ["counts"], "expected background for the method"),
+    ("observations.required_irf", ["rad_max"], "expected full-enclosure responses"),
     ("datasets.safe_mask.parameters", {"offset_max": "2 TeV"}, "expected an angle"),
-    ("datasets.safe_mask.parameters", {"aeff_percent": 10}, "has no use"),
+    ("datasets.safe_mask.parameters", {"aeff_percent": 101}, "expected a number from 0 to 100"),
+    ("datasets.safe_mask.parameters", {"irfs": "DL2"}, "expected one of DL4, DL3"),
+    ("datasets.safe_mask.parameters", {"position": {"lon": "1 deg"}}, "frame, lon and lat"),
     ("datasets.geom.wcs.skydir.lon", "", "not set"),
+    ("datasets.geom.wcs.skydir.lon", "361 deg", "expected an angle from -360 to 360 deg"),
     ("datasets.geom.axes.energy.nbins", "", "not set"),
     ("datasets.safe_mask.parameters", {"offset_max": 10**400}, "expected an angle"),
     ("datasets.geom.wcs.binsize", "9 deg", "less than one pixel"),
     ("datasets.geom.wcs.binsize", "0.01 arcsec", "larger pixels"),
 ]
+
+SUPPORTED = [
+    ("datasets.safe_mask.methods", ["aeff-default", "bkg-peak"]),
+    ("datasets.safe_mask.parameters", {"aeff_percent": 10}),
+    ("datasets.background.exclusion", "mask.fits"),
+    ("datasets.background.parameters", {"method": "fit"}),
+    ("observations.obs_file", "runs.txt"),
+    ("observations.required_irf", ["aeff"]),
+    ("general.models_file", "models.yaml"),
+    ("general.datasets_file", "datasets.yaml"),
+    ("excess_map.parameters", {"n_sigma": 1}),
+    ("excess_map.energy_edges.min", "1 TeV"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), SUPPORTED)
+def test_what_the_reduction_can_do_passes(path: str, value: Any) -> None:
+    config = built_by_attributes()
+    config.set(path, value)
+    config.check_supported()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({}, r"parameters\.r_in: not set"),
+        ({"r_in": "0.5 deg"}, r"parameters\.width: not set"),
+        ({"r_in": "0.5 deg", "width": "0.3 deg", "r_out_max": "0.6 deg"}, r"r_out_max: 0\.6 deg"),
+        ({"r_in": "-1 deg", "width": "0.3 deg"}, r"r_in: .*not above 0"),
+    ],
+)
+def test_a_ring_needs_its_radii(parameters: dict[str, Any], reason: str) -> None:
+    config = built_by_attributes()
+    config.datasets.background.method = "ring"
+    config.datasets.background.parameters = parameters
+    with pytest.raises(ConfigError, match=reason):
+        config.check_supported()
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "reason"),
+    [
+        (["2020-01-01", "2020-01-03"], ["2020-01-02"], "stop: has 1 times, .*start has 2"),
+        (["2020-01-01", "2020-01-03"], "2020-01-04", "stop: has 1 times, .*start has 2"),
+        (["2020-01-01"] * 3, ["2020-01-02"] * 2, "stop: has 2 times, .*start has 3"),
+        (["2020-01-01", "2020-01-05"], ["2020-01-02", "2020-01-04"], "is not before"),
+    ],
+)
+def test_times_that_do_not_pair_are_refused(start: Any, stop: Any, reason: str) -> None:
+    """Lists of 3 and 2 were numpy's ValueError; 2 beside 1 were compared with each other."""
+    with pytest.raises(ConfigError, match=rf"^observations\.obs_time.*{reason}"):
+        AnalysisConfig.from_dict({"observations": {"obs_time": {"start": start, "stop": stop}}})
+
+
+def test_a_store_in_one_file_is_refused_clearly(tmp_path: Path) -> None:
+    file = tmp_path / "events.fits"
+    file.write_bytes(b" " * 2880)
+    with pytest.raises(ImgfitError, match="is a file; expected the folder with the index files"):
+        DataStore.from_dir(file)
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), UNSUPPORTED)
@@ -301,8 +357,17 @@ def test_every_key_that_nothing_uses_is_refused_or_told() -> None:
             found["told" if config.without_effect() else "used"].append(path)
     assert found["used"] == [
         "general.log.level", "general.log.filename", "general.log.filemode", "general.log.format",
-        "general.log.datefmt", "general.outdir", "general.n_jobs", "observations.datastore",
-        "datasets.stack", "excess_map.correlation_radius",
+        "general.log.datefmt", "general.outdir", "general.n_jobs", "general.datasets_file",
+        "general.models_file", "observations.datastore", "observations.obs_file",
+        "observations.obs_cone.frame", "observations.obs_cone.lon", "observations.obs_cone.lat",
+        "observations.obs_cone.radius", "observations.obs_time.start",
+        "observations.obs_time.stop", "datasets.stack", "datasets.background.exclusion",
+        "excess_map.correlation_radius", "excess_map.parameters", "excess_map.energy_edges.min",
+        "excess_map.energy_edges.max", "excess_map.energy_edges.nbins",
+    ]  # fmt: skip
+    assert found["refused"] == [
+        "datasets.type", "datasets.background.method", "datasets.background.parameters",
+        "datasets.safe_mask.parameters",
     ]  # fmt: skip
     assert {path.split(".")[0] for path in found["told"]} == {
         "datasets", "flux_points", "light_curve",
