@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgfit_widgets.core.config import AnalysisConfig
+from imgfit_widgets.core.data import DataStore
 from imgfit_widgets.core.errors import ConfigError, ImgfitError
 
 
@@ -258,11 +259,71 @@ UNSUPPORTED = [
     ),
     ("datasets.safe_mask.parameters", {"irfs": "DL5"}, "expected one of DL4, DL3"),
     ("datasets.geom.wcs.skydir.lon", "", "not set"),
+    ("datasets.geom.wcs.skydir.lon", "361 deg", "expected an angle from -360 to 360 deg"),
     ("datasets.geom.axes.energy.nbins", "", "not set"),
     ("datasets.safe_mask.parameters", {"offset_max": 10**400}, "expected an angle"),
     ("datasets.geom.wcs.binsize", "9 deg", "less than one pixel"),
     ("datasets.geom.wcs.binsize", "0.01 arcsec", "larger pixels"),
 ]
+
+SUPPORTED = [
+    ("datasets.safe_mask.methods", ["aeff-default", "bkg-peak"]),
+    ("datasets.safe_mask.parameters", {"aeff_percent": 10}),
+    ("datasets.background.exclusion", "mask.fits"),
+    ("datasets.background.parameters", {"method": "fit"}),
+    ("observations.obs_file", "runs.txt"),
+    ("observations.required_irf", ["aeff"]),
+    ("general.models_file", "models.yaml"),
+    ("general.datasets_file", "datasets.yaml"),
+    ("excess_map.parameters", {"n_sigma": 1}),
+    ("excess_map.energy_edges.min", "1 TeV"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), SUPPORTED)
+def test_what_the_reduction_can_do_passes(path: str, value: Any) -> None:
+    config = built_by_attributes()
+    config.set(path, value)
+    config.check_supported()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({}, r"parameters\.r_in: not set"),
+        ({"r_in": "0.5 deg"}, r"parameters\.width: not set"),
+        ({"r_in": "0.5 deg", "width": "0.3 deg", "r_out_max": "0.6 deg"}, r"r_out_max: 0\.6 deg"),
+        ({"r_in": "-1 deg", "width": "0.3 deg"}, r"r_in: .*not above 0"),
+    ],
+)
+def test_a_ring_needs_its_radii(parameters: dict[str, Any], reason: str) -> None:
+    config = built_by_attributes()
+    config.datasets.background.method = "ring"
+    config.datasets.background.parameters = parameters
+    with pytest.raises(ConfigError, match=reason):
+        config.check_supported()
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "reason"),
+    [
+        (["2020-01-01", "2020-01-03"], ["2020-01-02"], "stop: has 1 times, .*start has 2"),
+        (["2020-01-01", "2020-01-03"], "2020-01-04", "stop: has 1 times, .*start has 2"),
+        (["2020-01-01"] * 3, ["2020-01-02"] * 2, "stop: has 2 times, .*start has 3"),
+        (["2020-01-01", "2020-01-05"], ["2020-01-02", "2020-01-04"], "is not before"),
+    ],
+)
+def test_times_that_do_not_pair_are_refused(start: Any, stop: Any, reason: str) -> None:
+    """Lists of 3 and 2 were numpy's ValueError; 2 beside 1 were compared with each other."""
+    with pytest.raises(ConfigError, match=rf"^observations\.obs_time.*{reason}"):
+        AnalysisConfig.from_dict({"observations": {"obs_time": {"start": start, "stop": stop}}})
+
+
+def test_a_store_in_one_file_is_refused_clearly(tmp_path: Path) -> None:
+    file = tmp_path / "events.fits"
+    file.write_bytes(b" " * 2880)
+    with pytest.raises(ImgfitError, match="is a file; expected the folder with the index files"):
+        DataStore.from_dir(file)
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), UNSUPPORTED)

@@ -235,9 +235,14 @@ def open_fits(path: Path) -> fits.HDUList:
     """Open a FITS file read-only, with one clear error when it cannot be."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    # Opened here, since astropy leaves a file open whose first header it cannot read.
+    file = open(path, "rb")  # noqa: SIM115  closed with the HDUs
     try:
-        return fits.open(path, memmap=False, lazy_load_hdus=True)
-    except FITS_ERRORS as error:
+        return fits.open(file, memmap=False, lazy_load_hdus=True)
+    except BaseException as error:
+        file.close()
+        if not isinstance(error, FITS_ERRORS):
+            raise
         raise DataError(f"{path}: not a FITS file, or a damaged one") from error
 
 
