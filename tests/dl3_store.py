@@ -206,15 +206,18 @@ def _hdu(
     for column, unit, values in columns:
         data = np.asarray(values if layout.transposed and kind == "BKG" else values.T, dtype=">f4")
         dim = str(tuple(data.shape[::-1])).replace(" ", "")
-        made.append(
-            fits.Column(column, f"{data.size}E", unit or None, dim=dim, array=data[None])
-        )
+        made.append(fits.Column(column, f"{data.size}E", unit or None, dim=dim, array=data[None]))
     hdu = fits.BinTableHDU.from_columns(made, name=name)
     hdu.header.update(
         {
-            "HDUCLASS": "GADF", "HDUDOC": "gamma-astro-data-formats", "HDUVERS": "0.3",
-            "HDUCLAS1": "RESPONSE", "HDUCLAS2": kind, "HDUCLAS3": "FULL-ENCLOSURE",
-            "HDUCLAS4": form, **(header or {}),
-        }  # fmt: skip
+            "HDUCLASS": "GADF",
+            "HDUDOC": "gamma-astro-data-formats",
+            "HDUVERS": "0.3",
+            "HDUCLAS1": "RESPONSE",
+            "HDUCLAS2": kind,
+            "HDUCLAS3": "FULL-ENCLOSURE",
+            "HDUCLAS4": form,
+            **(header or {}),
+        }
     )
     return hdu
