@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 REQUIRED_IRF = ("aeff", "edisp", "psf", "bkg")
 KINDS = ("events", "gti", *REQUIRED_IRF)
 _KEPT = (
+    "CREATOR", "HDUVERS",
     "OBS_MODE", "RA_PNT", "DEC_PNT", "DEADC", "LIVETIME", "ONTIME", "TELESCOP", "GEOLON", "GEOLAT",
     "ALTITUDE", "MJDREFI", "MJDREFF", "MJDREF", "TIMESYS", "TIMEUNIT", "TIMEOFFS", "TIMEZERO",
 )  # fmt: skip
@@ -369,6 +370,10 @@ class Observation:
             If that asks for the place of the telescope and the file does not tell it.
         """
         alignment = self.bkg.alignment
+        # The writer of the first H.E.S.S. release turned longitudes round without saying so.
+        writer = self._kept.text_of("CREATOR"), self._kept.text_of("HDUVERS")
+        if writer == ("SASH FITS::EventListWriter", "0.2"):
+            alignment = "REVERSE_LON_RADEC"
         if alignment != "ALTAZ":
             return [(1.0, radec_system(*self.pointing, reverse=alignment != "RADEC"))]
         if self.location is None:

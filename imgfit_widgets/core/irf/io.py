@@ -198,7 +198,7 @@ def _read_bkg_2d(table: IrfTable) -> Background2D:
 
 def _rate(table: IrfTable, *axes: IrfAxis) -> FloatArray:
     """The rate of a background table in s-1 MeV-1 sr-1."""
-    name = "BKG" if "BKG" in table.names else "BGD"
+    name = "BGD" if "BGD" in table.names and "BKG" not in table.names else "BKG"
     rate = table.cube(name, *axes).astype(float)
     unit = table.unit(name)
     if unit.replace(" ", "") not in ("", *_CHAINED_UNITS):
@@ -289,7 +289,9 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str, files: FileCache | None 
             "images need full-enclosure responses"
         )
     try:
-        return reader(IrfTable(row))
+        # A damaged number (a signalling NaN, one too large) may warn before it is looked at.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return reader(IrfTable(row))
     except DataError as error:
         text = str(error)
         raise DataError(text if text.startswith(where) else f"{where}: {text}") from error

@@ -161,12 +161,13 @@ def king(sigma: FloatArray, gamma: FloatArray) -> FloatArray:
     return np.asarray(np.divide(weights, total, out=np.zeros_like(weights), where=total > 0))
 
 
-def from_annuli(content: FloatArray, edges: FloatArray, iterations: int = 100) -> FloatArray:
+def from_annuli(content: FloatArray, edges: FloatArray, iterations: int = 60) -> FloatArray:
     """The most likely mixtures for what a table holds in annuli.
 
     Starts from a smooth linear estimate and follows Richardson (1972, JOSA 62, 55) and Lucy (1974,
-    AJ 79, 745), which keeps weights positive, with longer steps. The content within any radius is
-    met to 0.01 for a Gaussian, the hardest case, and to 0.004 (median) for the H.E.S.S. tables.
+    AJ 79, 745), which keeps weights positive, with the longer steps of Biggs and Andrews (1997,
+    Applied Optics 36, 1766). The content of a smooth table within any radius is met to 0.5 %, that
+    of the H.E.S.S. tables to 1 % (median), as far as their own noise lets it.
 
     Parameters
     ----------
@@ -191,11 +192,16 @@ def from_annuli(content: FloatArray, edges: FloatArray, iterations: int = 100) -
     estimate = np.maximum(start @ observed, 1e-4)
     estimate /= estimate.sum(axis=0)
     reach = basis.sum(axis=0)[:, None]
+    guess, last_step = estimate, np.zeros_like(estimate)
     for _ in range(iterations):
-        ratio = basis.T @ (observed / np.maximum(basis @ estimate, 1e-12)) / reach
-        estimate *= ratio**1.8
-        estimate /= estimate.sum(axis=0)
-    weights[np.ix_(known, filled)] = estimate
+        found = guess * (basis.T @ (observed / np.maximum(basis @ guess, 1e-12)) / reach)
+        step = np.sqrt(guess) * np.log(np.maximum(found, 1e-30) / np.maximum(guess, 1e-30))
+        length = np.maximum((last_step**2).sum(axis=0), 1e-30)
+        further = np.clip((step * last_step).sum(axis=0) / length, 0.0, 0.95)
+        guess = found * np.clip(found / np.maximum(estimate, 1e-30), 0.1, 10.0) ** further
+        guess /= guess.sum(axis=0)
+        estimate, last_step = found, step
+    weights[np.ix_(known, filled)] = estimate / estimate.sum(axis=0)
     return weights
 
 
@@ -215,5 +221,5 @@ def _annuli(edges: bytes) -> tuple[FloatArray, FloatArray]:
     outside = np.exp(-0.5 * (radii[:, None] / widths) ** 2)
     basis = outside[:-1] - outside[1:]
     bend = np.diff(np.eye(len(widths)), 2, axis=0)
-    smooth = 1e2 * basis.T @ basis + 0.01 * bend.T @ bend + 1e-6 * np.eye(len(widths))
+    smooth = 1e2 * basis.T @ basis + 0.1 * bend.T @ bend + 1e-6 * np.eye(len(widths))
     return basis, np.asarray(np.linalg.solve(smooth, 1e2 * basis.T))
