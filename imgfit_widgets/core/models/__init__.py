@@ -1,29 +1,40 @@
 """Models: what the sky and the background are taken to be, with parameters that a fit adjusts.
 
-`parameter` holds the numbers, `spatial` and `spectral` the shapes, `sky` the components,
-`collection` the `Models` that gathers them, `io` the YAML and covariance files.
+`parameter` holds the numbers, `prior` what is known of them, `spatial` and `spectral` the shapes,
+`sky` the components, `collection` the `Models` that gathers them, `io` the YAML and covariance
+files.
 """
 
 from __future__ import annotations
 
 from .collection import Models
 from .parameter import Parameter, ParameterField, Parameters
+from .prior import PRIORS, GaussianPrior, Prior, UniformPrior
 from .sky import Component, FoVBackgroundModel, SkyModel
 from .spatial import SPATIAL_MODELS, GaussianSpatialModel, PointSpatialModel, SpatialModel
 from .spectral import (
     SPECTRAL_MODELS,
+    ConstantSpectralModel,
+    ExpCutoffPowerLawSpectralModel,
+    LogParabolaSpectralModel,
     PowerLaw2SpectralModel,
     PowerLawNormSpectralModel,
     PowerLawSpectralModel,
     SpectralModel,
+    TemplateSpectralModel,
 )
 
 __all__ = [
+    "PRIORS",
     "SPATIAL_MODELS",
     "SPECTRAL_MODELS",
     "Component",
+    "ConstantSpectralModel",
+    "ExpCutoffPowerLawSpectralModel",
     "FoVBackgroundModel",
+    "GaussianPrior",
     "GaussianSpatialModel",
+    "LogParabolaSpectralModel",
     "Models",
     "Parameter",
     "ParameterField",
@@ -32,7 +43,10 @@ __all__ = [
     "PowerLaw2SpectralModel",
     "PowerLawNormSpectralModel",
     "PowerLawSpectralModel",
+    "Prior",
     "SkyModel",
     "SpatialModel",
     "SpectralModel",
+    "TemplateSpectralModel",
+    "UniformPrior",
 ]

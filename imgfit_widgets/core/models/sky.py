@@ -198,7 +198,7 @@ class SkyModel(_NamedModel):
         spatial = type(self.spatial_model)(
             frame=self.frame, **{p.name: p for p in self.spatial_model.parameters}
         )
-        spectral = type(self.spectral_model)(**{p.name: p for p in self.spectral_model.parameters})
+        spectral = self.spectral_model.copy()
         return SkyModel(spectral, spatial, self.name if name is None else name, self.datasets_names)
 
     def _header(self) -> list[tuple[str, str]]:
