@@ -24,6 +24,8 @@ from .likelihood import Likelihood
 from .live import LiveLikelihood, LiveState
 from .minimise import Minimiser
 from .models import Models
+from .profile import Profiles
+from .profile_result import Contour, MinosError, StatProfile, StatSurface
 from .progress import Progress, part, silent
 from .stats import sigma_of
 from .verdict import judge, praise
@@ -104,6 +106,72 @@ class Fit:
             minimiser.progress = part(progress, 0.5, 1.0)
             look_around(minimiser, self.search_radius, part(progress, 0.0, 0.5))
         return _result(minimiser, *minimiser.run(), group)
+
+    # --- around the minimum
+    def profiles(self, fitted: Any, models: Models | None = None) -> Profiles:
+        """What looks around a minimum.
+
+        Parameters
+        ----------
+        fitted : FitResult, or dataset or sequence of them
+            Datasets are fitted first, with ``models`` or their own, which stay as they are.
+        models : Models, optional
+        """
+        if isinstance(fitted, FitResult):
+            return Profiles(fitted)
+        return Profiles(self.solve(fitted, fitted.models if models is None else models))
+
+    def confidence(
+        self,
+        fitted: Any,
+        parameter: Any,
+        sigma: float = 1.0,
+        models: Models | None = None,
+        progress: Progress = silent,
+    ) -> MinosError:
+        """Asymmetric error of a parameter (`Profiles.minos`); ``fitted`` as for `profiles`."""
+        return self.profiles(fitted, models).minos(parameter, sigma, progress)
+
+    def stat_profile(
+        self,
+        fitted: Any,
+        parameter: Any,
+        values: Any = None,
+        bounds: float | tuple[float, float] = 2.0,
+        n: int = 11,
+        models: Models | None = None,
+        progress: Progress = silent,
+    ) -> StatProfile:
+        """Statistic along a parameter (`Profiles.stat_profile`)."""
+        return self.profiles(fitted, models).stat_profile(parameter, values, bounds, n, progress)
+
+    def stat_surface(
+        self,
+        fitted: Any,
+        x: Any,
+        y: Any,
+        x_values: Any = None,
+        y_values: Any = None,
+        n: int = 11,
+        models: Models | None = None,
+        progress: Progress = silent,
+    ) -> StatSurface:
+        """Statistic over two parameters (`Profiles.stat_surface`)."""
+        return self.profiles(fitted, models).stat_surface(x, y, x_values, y_values, n, progress)
+
+    def stat_contour(
+        self,
+        fitted: Any,
+        x: Any,
+        y: Any,
+        sigma: float = 1.0,
+        n: int = 40,
+        cl: float | None = None,
+        models: Models | None = None,
+        progress: Progress = silent,
+    ) -> Contour:
+        """Contour of two parameters (`Profiles.stat_contour`)."""
+        return self.profiles(fitted, models).stat_contour(x, y, sigma, n, cl, progress)
 
 
 def look_around(minimiser: Minimiser, radius: float, progress: Progress = silent) -> None:

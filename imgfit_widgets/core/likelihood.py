@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import ModelError
 from .evaluator import DatasetLike, Evaluator
-from .models import Models, Parameter, SkyModel
+from .models import Models, Parameter, Prior, SkyModel
 
 __all__ = ["Likelihood", "Room", "find_place", "limits_of"]
 
@@ -75,9 +75,11 @@ class Likelihood:
             for place, i in zip(ev.free_places, moving, strict=True):
                 if int(place) != int(self.free_places[i]):
                     self.follows[int(place)] = int(self.free_places[i])
-        self.priors = [(i, p.prior) for i, p in enumerate(free) if p.prior is not None]
+        self.priors: list[tuple[int, Prior]] = [
+            (i, p.prior) for i, p in enumerate(free) if p.prior is not None
+        ]
         fixed = [p for p in models.parameters.unique_parameters if p.frozen and p.prior]
-        self.fixed_prior_stat = float(sum(p.prior.penalty(p.value)[0] for p in fixed))
+        self.fixed_prior_stat: float = float(sum(p.prior.penalty(p.value)[0] for p in fixed))
 
     def _all(self, x: np.ndarray) -> np.ndarray:
         return x if self._spread is None else self._spread @ x
