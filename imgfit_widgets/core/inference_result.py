@@ -64,9 +64,9 @@ class ExtensionTest(_Answer):
     """A point against an extended shape.
 
     ``ts`` has one degree of freedom at the bound 0 of the size: ``sigma = sqrt(ts)`` and
-    ``p_value`` is half that of chi2(1). ``size`` and ``error`` are of the shape's size parameter, in
-    degrees; ``upper_limit`` is the size at which the statistic has risen by ``norm.ppf(cl) ** 2``,
-    NaN if it never does.
+    ``p_value`` is half that of chi2(1). ``size`` and ``error`` are of the shape's size parameter,
+    in degrees; ``upper_limit`` is the size at which the statistic has risen by
+    ``norm.ppf(cl) ** 2``, NaN if it never does.
     """
 
     name: str
@@ -127,8 +127,8 @@ class Localisation(_Answer):
     ``lon, lat`` in degrees of ``frame``; ``semi_major``, ``semi_minor`` (deg) of the 1-sigma
     ellipse (39.3 %), ``angle`` (deg) of the major axis from the frame's north through east;
     ``radii`` (deg) of the circles that hold the true position with probabilities ``containment``.
-    For each of these ``deviation`` is how far the contour, all else re-fitted, is off the ellipse at most, as a
-    share of the ellipse; NaN if it was not checked.
+    For each of these ``deviation`` is how far the contour, all else re-fitted, is off the ellipse
+    at most, as a share of the ellipse; NaN if it was not checked.
     """
 
     name: str

@@ -99,8 +99,10 @@ def _stopped_at(minimiser: Minimiser, x: np.ndarray, held: np.ndarray) -> str:
     """Why positions or sizes are where the fit was not allowed to go further."""
     ev = minimiser.likelihood
     for i in np.flatnonzero(held):
-        if minimiser.room.natural[i]:
-            model, name = ev.names[i]
+        model, name = ev.names[i]
+        # A round or pointlike shape is one, though its parameter has no room to the other side.
+        vanishes = ev.free_parameters[i].kind == "spatial" and minimiser.room.lower[i] == 0
+        if minimiser.room.natural[i] and not (vanishes and x[i] < 1e-2 * minimiser.room.upper[i]):
             if name in ("lon_0", "lat_0"):
                 return (
                     f"{model} ran to the edge of the map ({model}.{name} = {x[i]:.4g}); start "
@@ -177,7 +179,7 @@ def praise(
         if not held[i]:
             text += (
                 f" {model} is seen in one energy band: {'.'.join(names[i])} follows from the width "
-                "of the PSF alone."
+                "of the PSF alone; freeze it, or reduce the data to several energy bands."
             )
     for name, found in ts.items():
         if found.dof and found.sigma < 3.0:

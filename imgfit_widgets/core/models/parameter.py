@@ -438,6 +438,11 @@ class Parameters:
         first = {id(p.leader): p for p in reversed(self._items)}
         return Parameters(p for p in self._items if first[id(p.leader)] is p)
 
+    def prior_stat_sum(self) -> float:
+        """What the priors add to a fit statistic; linked parameters count once."""
+        items = self.unique_parameters
+        return float(sum(p.prior.penalty(p.value)[0] for p in items if p.prior is not None))
+
     def freeze_all(self) -> None:
         """Freeze every parameter of the group."""
         for parameter in self._items:
