@@ -92,7 +92,8 @@ def off_the_map(datasets: Datasets, models: Models) -> list[str]:
         model.name
         for model in models.sky_models
         for position in [model.spatial_model.position_lonlat]
-        if not all(
+        if model.spatial_model.has_position
+        and not all(
             dataset.geom.contains(*dataset.geom.from_frame(*position, model.frame))
             for dataset in datasets
             if model.datasets_names is None or dataset.name in model.datasets_names

@@ -81,6 +81,8 @@ def moved(geom: WcsGeom, source: SkyModel, lon: float, lat: float) -> dict[str, 
     if source.frame != geom.frame:
         lon, lat = (float(value) for value in geom.to_frame(lon, lat, source.frame))
     shape = source.spatial_model
+    if not shape.has_position:
+        return {}
     return {
         "lon_0": lon / shape.lon_0.factor_to_expected,
         "lat_0": lat / shape.lat_0.factor_to_expected,

@@ -12,10 +12,10 @@ import pytest
 from scipy.ndimage import convolve
 
 from imgfit_widgets import Analysis, AnalysisConfig
-from imgfit_widgets.core.analysis import read_datasets
 from imgfit_widgets.core.errors import DataError, ModelError
 from imgfit_widgets.core.estimators.display import MAP_KINDS, ResidualMap, display_map
 from imgfit_widgets.core.estimators.excess import disk_sum, excess_maps, sqrt_ts
+from imgfit_widgets.core.files import read_datasets
 from imgfit_widgets.core.models import GaussianSpatialModel, Models
 
 matplotlib.use("Agg")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from imgfit_widgets.core.analysis import read_datasets
 from imgfit_widgets.core.data import DataStore, RunInfo
 from imgfit_widgets.core.dataset import MapDataset
 from imgfit_widgets.core.errors import DataError
+from imgfit_widgets.core.files import read_datasets
 from imgfit_widgets.core.models import (
     Models,
     PointSpatialModel,
@@ -91,7 +91,7 @@ def test_runs_that_nobody_named_are_explained(gammapy_data):
         store.get_observations()
 
 
-@pytest.mark.parametrize("name", ["BACKGROUND", "MASK_SAFE", "EXPOSURE"])
+@pytest.mark.parametrize("name", ["BACKGROUND", "MASK_SAFE"])
 def test_maps_of_other_pixels_are_refused(file, name):
     fits.setval(file, "CRVAL1", value=31.0, extname=name)
     with pytest.raises(DataError, match=rf"\[{name}\]: its pixels are not those of COUNTS"):
@@ -145,8 +145,8 @@ def test_a_truncated_file_is_one_clear_error(file):
 
 def test_datasets_of_other_types_are_refused(tmp_path):
     path = tmp_path / "datasets.yaml"
-    path.write_text("datasets:\n- {name: a, type: MapDatasetOnOff, filename: a.fits}\n")
-    with pytest.raises(DataError, match="type 'MapDatasetOnOff' are not supported yet"):
+    path.write_text("datasets:\n- {name: a, type: SpectrumDataset, filename: a.fits}\n")
+    with pytest.raises(DataError, match="type 'SpectrumDataset' are not supported"):
         read_datasets(path)
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(DataError, match=r"folder.yaml: no such file"):

@@ -288,8 +288,8 @@ def test_models_that_do_not_fit_the_data_are_named() -> None:
     with pytest.raises(ModelError, match=r"x-bkg\.datasets_names: 'x' is not among the datasets"):
         Evaluator([dataset], Models([FoVBackgroundModel(dataset_name="x")]))
     models = toy_models(sigma=0.1)
-    models.parameters["e"].value = 0.3
-    with pytest.raises(ModelError, match=r"src\.e: an elongated Gaussian is not supported yet"):
+    models.parameters["e"].value = 1.0
+    with pytest.raises(ModelError, match=r"src\.e: 1 leaves no width; expected less than 1"):
         Evaluator([dataset], models)
     models = toy_models()
     models.parameters["emax"].value = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -223,10 +224,12 @@ def test_runs_that_are_not_there_are_named(gammapy_data):
         DataStore.from_dir("$NOT_SET_AT_ALL/x")
 
 
-def test_responses_not_supported_yet_are_refused_by_class(gammapy_data):
-    store = DataStore.from_dir("$GAMMAPY_DATA/hess-dl3-dr1")
-    with pytest.raises(DataError, match="class 'psf_table' are not supported yet"):
-        _ = store.obs(23523).psf
+def test_a_response_of_an_unknown_class_is_refused_by_name(gammapy_data):
+    observation = DataStore.from_dir("$GAMMAPY_DATA/hess-dl3-dr1").obs(23523)
+    at = observation.hdus["psf"]
+    observation.hdus["psf"] = replace(at, hdu_class="psf_moffat")
+    with pytest.raises(DataError, match=r"023523.*\[psf\]: .*'psf_moffat' cannot be read"):
+        _ = observation.psf
 
 
 @pytest.mark.parametrize("sigma", [0.0047, 0.0123, 0.05, 0.0777, 0.31])

@@ -143,8 +143,9 @@ def serve(args: argparse.Namespace) -> tuple[int, Summary]:
 @contextlib.contextmanager
 def _reduced(args: argparse.Namespace) -> Iterator[Any]:
     """An analysis with its datasets made, and written if asked for."""
-    from ..core.analysis import Analysis, write_datasets
+    from ..core.analysis import Analysis
     from ..core.config import AnalysisConfig
+    from ..core.files import write_datasets
     from ..core.parallel import open_executor
 
     config = AnalysisConfig.read(args.config)
@@ -165,7 +166,8 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
 
 def _datasets_with_models(args: argparse.Namespace) -> Any:
     """The datasets of a file with the models on them, and a background model for each."""
-    from ..core.analysis import read_datasets, with_background
+    from ..core.analysis import with_background
+    from ..core.files import read_datasets
     from ..core.models import Models
 
     _log_as()
@@ -179,7 +181,7 @@ def _fit(
     args: argparse.Namespace, datasets: Any, solve: Callable[[], Any], timing: dict[str, float]
 ) -> tuple[int, Summary]:
     """Solve, write and sum up; a fit that did not converge is status 1, with its reason."""
-    from ..core.analysis import write_fit
+    from ..core.files import write_fit
 
     failure: dict[str, Any] | None = None
     try:

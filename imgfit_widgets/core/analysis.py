@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -21,19 +20,21 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, cast
 
-import astropy.units as u
-
 from .config import AnalysisConfig
 from .data import DataStore, Observations
-from .dataset import Datasets, MapDataset
-from .errors import DataError, ModelError
+from .dataset import Datasets
+from .errors import ConfigError, DataError, ModelError
+from .estimators.excess_map import ExcessMapEstimator
+from .estimators.flux_maps import FluxMaps
+from .files import read_datasets, write_datasets, write_fit
 from .fit import Fit, FitResult
-from .makers import Reduction, reduce_observations
+from .makers import reduce_observations, reduction_from_config
 from .maps import MapAxis, WcsGeom
 from .models import FoVBackgroundModel, Models, SkyModel
 from .parallel import open_executor
+from .paths import expand_path
 from .progress import Progress, part, silent
-from .yaml_text import YamlProblem, load_yaml
+from .selection import select_ids, time_ranges
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,21 @@ class Analysis:
         Where runs are reduced; by default ``general.n_jobs`` processes, or just here.
     set_logging : bool
         Whether Python's logging is configured as ``general.log`` says.
+    geometry : `WcsGeom`, path or str, optional
+        The pixels of the maps instead of those that the configuration asks for: a geometry, a FITS
+        image whose pixels are taken, or a projection (``CAR``, the default, or ``TAN``) for the
+        pixels of the configuration.
+    skip_failed : bool
+        Go on without the runs that cannot be used; `failed` names them.
 
     Attributes
     ----------
     observations : `Observations` or None
+    failed : dict of int to str
+        Why runs were left out.
     datasets : `Datasets` or None
     fit_result : `FitResult` or None
+    excess_map : `FluxMaps` or None
     timing : dict
         Seconds that the reduction (``reduce_s``) and the fit (``fit_s``) took.
     """
@@ -66,6 +76,8 @@ class Analysis:
         accuracy: str = "exact",
         executor: Executor | None = None,
         set_logging: bool = True,
+        geometry: WcsGeom | str | os.PathLike[str] | None = None,
+        skip_failed: bool = False,
     ) -> None:
         self.config = (
             config if isinstance(config, AnalysisConfig) else AnalysisConfig.from_dict(config)
@@ -74,11 +86,15 @@ class Analysis:
             self.config.set_logging()
         self.accuracy = accuracy
         self.executor = executor
+        self.geometry = geometry
+        self.skip_failed = skip_failed
+        self.failed: dict[int, str] = {}
         self.datastore: DataStore | None = None
         self.observations: Observations | None = None
         self.datasets: Datasets | None = None
         self.fit = Fit()
         self.fit_result: FitResult | None = None
+        self.excess_map: FluxMaps | None = None
         self.timing: dict[str, float] = {}
 
     @property
@@ -103,8 +119,13 @@ class Analysis:
         settings = self.config.observations
         log.info("Fetching observations.")
         self.datastore = DataStore.from_dir(settings.datastore_path)
-        ids = settings.obs_ids or None
-        self.observations = self.datastore.get_observations(ids, settings.required_irf)
+        self.failed = {}
+        self.observations = self.datastore.get_observations(
+            select_ids(self.datastore, settings),
+            settings.required_irf,
+            self.failed if self.skip_failed else None,
+            time_ranges(settings),
+        )
         log.info("Number of selected observations: %d", len(self.observations))
 
     def get_datasets(self, progress: Progress = silent) -> None:
@@ -119,7 +140,7 @@ class Analysis:
             raise DataError("observations: none selected; call get_observations() first")
         start = time.perf_counter()
         log.info("Creating geometry.")
-        reduction = self._reduction()
+        reduction = reduction_from_config(self.config, self.accuracy, self.geometry)
         log.info("Creating datasets.")
         n_jobs = min(self.config.general.n_jobs, len(self.observations))
         with open_executor(1 if self.executor is not None else n_jobs) as processes:
@@ -129,44 +150,18 @@ class Analysis:
                 stack=self.config.datasets.stack,
                 progress=progress,
                 executor=self.executor or processes,
+                failed=self.failed if self.skip_failed else None,
             )
         self.datasets = self._in_fit_range(datasets)
         self.fit_result = None
         self.timing["reduce_s"] = time.perf_counter() - start
 
-    def _reduction(self) -> Reduction:
-        settings = self.config.datasets
-        wcs, axes = settings.geom.wcs, settings.geom.axes
-        axis = MapAxis.from_energy_bounds(axes.energy.min, axes.energy.max, axes.energy.nbins)
-        axis_true = MapAxis.from_energy_bounds(
-            axes.energy_true.min, axes.energy_true.max, axes.energy_true.nbins, "energy_true"
-        )
-        geom = WcsGeom.create(
-            (wcs.skydir.lon.to_value("deg"), wcs.skydir.lat.to_value("deg")),
-            (wcs.width.width.to_value("deg"), wcs.width.height.to_value("deg")),
-            wcs.binsize.to_value("deg"),
-            frame=wcs.skydir.frame,
-            axes=[axis],
-        )
-        safe = None
-        if "offset-max" in (settings.safe_mask.methods or ()):
-            value = settings.safe_mask.parameters.get("offset_max", "3 deg")
-            safe = _degrees(value)
-        return Reduction(
-            geom,
-            axis_true,
-            wcs.binsize_irf.to_value("deg"),
-            settings.geom.selection.offset_max.to_value("deg"),
-            safe,
-            settings.background.method == "fov_background",
-            self.accuracy,
-        )
-
     def _in_fit_range(self, datasets: Datasets) -> Datasets:
         """Datasets with only the bins of ``fit.fit_range`` to fit."""
         limits = self.config.fit.fit_range
         low, high = (None if e is None else e.to_value("TeV") for e in (limits.min, limits.max))
-        return Datasets(dataset.with_fit_range(low, high) for dataset in datasets)
+        tolerance = 1e-9 if self.accuracy == "exact" else 0.0
+        return Datasets(dataset.with_fit_range(low, high, tolerance) for dataset in datasets)
 
     def set_models(
         self, models: Models | str | os.PathLike[str] | Iterable[Any], extend: bool = True
@@ -200,6 +195,82 @@ class Analysis:
         self.timing["fit_s"] = time.perf_counter() - start
         log.info("%s", self.fit_result)
         return self.fit_result
+
+    def get_excess_map(self, progress: Progress = silent) -> FluxMaps:
+        """Excess and significance maps as the section ``excess_map`` asks for.
+
+        What the models predict counts as background, so leave out what is to be seen.
+
+        Returns
+        -------
+        FluxMaps
+            Also kept as `excess_map`.
+
+        Raises
+        ------
+        DataError, ConfigError
+            If there are several datasets, or an option of ``excess_map.parameters`` is unknown.
+        """
+        datasets = self._needs_datasets("get_excess_map()")
+        if len(datasets) != 1:
+            raise DataError(
+                f"get_excess_map(): there are {len(datasets)} datasets; expected one "
+                "(datasets.stack: true)"
+            )
+        log.info("Computing excess maps.")
+        settings = self.config.excess_map
+        edges = None
+        if all(field.value is not None for field in settings.energy_edges.fields()):
+            axis = MapAxis.from_energy_bounds(*(f.value for f in settings.energy_edges.fields()))
+            edges = axis.edges
+        try:
+            estimator = ExcessMapEstimator(
+                settings.correlation_radius, energy_edges=edges, **settings.parameters
+            )
+        except TypeError as error:
+            raise ConfigError(f"{settings.path_of('parameters')}: {error}") from error
+        self.excess_map = estimator.run(datasets[0], progress=progress)
+        return self.excess_map
+
+    def read_models(self, path: str | Path, extend: bool = True) -> None:
+        """Put the models of a YAML file on the datasets."""
+        self.set_models(Models.read(path), extend=extend)
+
+    def write_models(self, overwrite: bool = True) -> Path:
+        """Write the models, with their covariance, to ``general.models_file``."""
+        path = self._file("models_file")
+        self.models.write(path, overwrite=overwrite)
+        return path
+
+    def read_datasets(self) -> None:
+        """Read ``general.datasets_file``, and the models of ``general.models_file`` if it is set.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If the key is not set or the file cannot be used.
+        """
+        self.datasets = self._in_fit_range(read_datasets(self._file("datasets_file")))
+        self.fit_result = None
+        if self.config.general.models_file is not None:
+            self.read_models(self._file("models_file"), extend=False)
+
+    def write_datasets(self, overwrite: bool = True) -> list[Path]:
+        """Write the datasets beside ``general.datasets_file``, which lists them."""
+        path = self._file("datasets_file")
+        datasets = self._needs_datasets("write_datasets()")
+        written = list(write_datasets(datasets, path.parent, overwrite, path.name))
+        if self.config.general.models_file is not None and len(self.models):
+            written.append(self.write_models(overwrite))
+        return written
+
+    def _file(self, key: str) -> Path:
+        """The file that a key of ``general`` names."""
+        general = self.config.general
+        value = getattr(general, key)
+        if value is None:
+            raise ConfigError(f"{general.path_of(key)}: not set; expected the path of a YAML file")
+        return expand_path(value, general.path_of(key))
 
     def run(self, models: Any, progress: Progress = silent) -> FitResult:
         """All of it: observations, datasets, models, fit."""
@@ -250,59 +321,3 @@ def with_background(models: Models, datasets: Datasets) -> Models:
         if dataset.background is not None and models.background_model(dataset.name) is None:
             models.append(FoVBackgroundModel(dataset_name=dataset.name))
     return models
-
-
-def write_datasets(datasets: Datasets, folder: Path, overwrite: bool = True) -> Iterable[Path]:
-    """Write ``dataset-NAME.fits.gz`` for each dataset, and ``datasets.yaml`` that lists them."""
-    lines = ["datasets:"]
-    for dataset in datasets:
-        path = folder / f"dataset-{dataset.name}.fits.gz"
-        dataset.write(path, overwrite=overwrite)
-        lines += [f"-   name: {dataset.name}", "    type: MapDataset", f"    filename: {path.name}"]
-        yield path
-    index = folder / "datasets.yaml"
-    index.write_text("\n".join(lines) + "\n")
-    yield index
-
-
-def write_fit(
-    models: Models, result: FitResult | None, folder: Path, overwrite: bool = True
-) -> list[Path]:
-    """Write ``models.yaml`` with covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
-    files = [folder / "models.yaml", folder / "parameters.ecsv"]
-    models.write(files[0], overwrite=overwrite)
-    models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
-    if result is not None:
-        files.append(folder / "result.json")
-        files[-1].write_text(json.dumps({"fit": result.to_dict()}, indent=2) + "\n")
-    return files
-
-
-def read_datasets(path: str | os.PathLike[str]) -> Datasets:
-    """Datasets of a FITS file, or of all files that a ``datasets.yaml`` lists.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or not a dataset.
-    """
-    source = Path(path)
-    if source.suffix.lower() not in (".yaml", ".yml"):
-        return Datasets([MapDataset.read(source)])
-    if not source.is_file():
-        raise DataError(f"{source}: no such file")
-    try:
-        content = load_yaml(source.read_text())
-        kinds = {str(entry.get("type", "MapDataset")) for entry in content["datasets"]}
-        entries = [(str(entry["name"]), str(entry["filename"])) for entry in content["datasets"]]
-    except (YamlProblem, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{source}: not a list of datasets with name and filename ({error})"
-        ) from error
-    for kind in sorted(kinds - {"MapDataset"}):
-        raise DataError(f"{source}: datasets of type {kind!r} are not supported yet")
-    return Datasets(MapDataset.read(source.parent / file, name) for name, file in entries)
-
-
-def _degrees(value: Any) -> float:
-    return float(u.Quantity(value).to_value("deg"))

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from astropy import units as u
 
 from .errors import ConfigError
 from .fields import (
@@ -40,43 +39,28 @@ from .fields import (
     Text,
     Whole,
 )
+from .options import (
+    FRAMES,
+    FoVBackgroundOptions,
+    RingOptions,
+    SafeMaskOptions,
+    SkyPosition,
+)
 from .paths import expand_path
 from .yaml_text import YamlProblem, load_yaml
 
 log = logging.getLogger(__name__)
 
-FRAMES = ("icrs", "galactic")
 MAPS = ("counts", "exposure", "background", "psf", "edisp")
 IRFS = ("aeff", "edisp", "psf", "bkg")
 MAX_BINS = 200_000_000
 """Bins of one map; more would not fit into memory."""
 
-USED = (
-    *("general.log", "general.outdir", "general.n_jobs"),
-    *("observations.datastore", "observations.obs_ids", "observations.required_irf"),
-    *("datasets.type", "datasets.stack", "datasets.geom", "datasets.map_selection"),
-    *("datasets.background.method", "datasets.background.parameters", "datasets.safe_mask"),
-    *("fit.fit_range", "excess_map.correlation_radius"),
-)
-"""Keys, and sections with all their keys, that the program acts on."""
 WITHOUT_EFFECT = (
     *("datasets.on_region", "datasets.containment_correction"),
     *("flux_points", "light_curve"),
 )
-"""Those that concern other products than images."""
-INSTEAD = {
-    "observations": "list the runs in observations.obs_ids",
-    "general": "give the file to the command or method that needs it",
-}
-"""What to do instead of setting a key of these sections that is not used."""
-
-
-class SkyPosition(Section):
-    """A direction on the sky."""
-
-    frame = Choice(None, "Coordinate frame of lon and lat.", FRAMES, optional=True)
-    lon = Quantity(None, "Longitude or right ascension.", optional=True)
-    lat = Quantity(None, "Latitude or declination.", bounds=(-90, 90), optional=True)
+"""Keys, and sections with all their keys, that concern other products than images."""
 
 
 class SkyCircle(Section):
@@ -227,9 +211,35 @@ class Background(Section):
         optional=True,
     )
     exclusion = FilePath(
-        None, "FITS mask of regions that are kept out of the background.", optional=True
+        None,
+        "FITS mask or DS9 regions that are kept out of the estimate of the background.",
+        optional=True,
     )
     parameters = Options({}, "Options of the background method.")
+
+    def options(self) -> FoVBackgroundOptions | RingOptions | None:
+        """The parameters of the method, checked; None without a method.
+
+        Raises
+        ------
+        ConfigError
+            A parameter is unknown, missing or has a bad value.
+        """
+        if self.method is None:
+            if self.parameters:
+                raise ConfigError(
+                    f"{self.path_of('parameters')}: {sorted(self.parameters)[0]!r} has no use "
+                    "without a method; expected none, or the method fov_background or ring"
+                )
+            return None
+        if self.method == "ring":
+            ring = RingOptions(self, "parameters")
+            ring.fill(self.parameters)
+            ring.check()
+            return ring
+        fov = FoVBackgroundOptions(self, "parameters")
+        fov.fill(self.parameters)
+        return fov
 
 
 class SafeMask(Section):
@@ -241,6 +251,23 @@ class SafeMask(Section):
         ("aeff-default", "aeff-max", "edisp-bias", "offset-max", "bkg-peak"),
     )
     parameters = Options({}, "Options of the mask methods, such as offset_max.")
+
+    def options(self) -> SafeMaskOptions:
+        """The parameters of the methods, checked.
+
+        Raises
+        ------
+        ConfigError
+            A parameter is unknown or has a bad value.
+        """
+        options = SafeMaskOptions(self, "parameters")
+        options.fill(self.parameters)
+        if options.position.is_set() and options.fixed_offset is not None:
+            raise ConfigError(
+                f"{options.path_of('fixed_offset')}: {options.fixed_offset} is given beside a "
+                "position; expected one of the two"
+            )
+        return options
 
 
 class Datasets(Section):
@@ -453,39 +480,36 @@ class AnalysisConfig(Section):
                     raise ConfigError(f"{section.path}: start {start} is not before stop {stop}")
 
     def check_supported(self) -> None:
-        """Refuse by name what the reduction cannot do, so that nothing is ignored in silence.
+        """Refuse by name what no image can be made of, before any file is read.
 
-        A key either is used, or must stay at its default. The exception are keys that only concern
-        other products than images (`WITHOUT_EFFECT`: spectra, flux points, light curves): they are
-        kept for whoever makes those, and one message in the log names those that are set.
+        Keys that only concern other products than images (`WITHOUT_EFFECT`: spectra, flux points,
+        light curves) are kept for whoever makes those, and one message in the log names those that
+        are set.
 
         Raises
         ------
         ConfigError
-            A key is not set that is needed, or has a value that is not supported yet.
+            A key is not set that is needed, or has a value of which no image can be made.
         """
         self.check()
-        data, background = self.datasets, self.datasets.background
-        _only(data, "type", ("3d",))
+        data = self.datasets
+        _only(data, "type", ("3d",), "images; 1d is for spectra")
         self._check_geometry()
-        missing = [name for name in MAPS if name not in data.map_selection]
-        if missing:
-            _refuse(data, "map_selection", f"all of {', '.join(MAPS)} ({missing[0]} is missing)")
-        required = self.observations.required_irf
-        missing = [name for name in IRFS if name not in required]
-        if missing or "rad_max" in required:
-            _refuse(self.observations, "required_irf", f"all of {', '.join(IRFS)}, no rad_max")
-        _only(background, "method", (None, "fov_background"))
-        allowed = ({}, {"method": "scale"}) if background.method else ({},)
-        if background.parameters not in allowed:
-            _refuse(background, "parameters", " or ".join(map(str, allowed)))
-        self._check_safe_mask()
-        for field in self._changed_fields():
-            if not _within(field.path, (*USED, *WITHOUT_EFFECT)):
-                default = field.default_text or "null"
-                remedies = [text for key, text in INSTEAD.items() if _within(field.path, (key,))]
-                remedy = "".join(f", and {text}" for text in remedies)
-                _refuse(field.section, field.name, f"{default}: remove the key{remedy}")
+        if "counts" not in data.map_selection:
+            _refuse(data, "map_selection", "counts among the maps, which an image is")
+        if "rad_max" in self.observations.required_irf:
+            _refuse(
+                self.observations, "required_irf",
+                "full-enclosure responses; rad_max is one of point-like ones, for spectra",
+            )  # fmt: skip
+        _only(
+            data.background, "method", (None, "fov_background", "ring"),
+            "images; reflected regions are for spectra",
+        )  # fmt: skip
+        if data.background.method is not None and "background" not in data.map_selection:
+            _refuse(data, "map_selection", f"background for the method {data.background.method}")
+        data.background.options()
+        data.safe_mask.options()
         idle = self.without_effect()
         if idle:
             log.info("Without effect on images: %s", ", ".join(idle))
@@ -501,7 +525,11 @@ class AnalysisConfig(Section):
 
     def _check_geometry(self) -> None:
         wcs, axes = self.datasets.geom.wcs, self.datasets.geom.axes
-        for field in [*wcs.skydir.fields(), *axes.fields()]:
+        needed = [*wcs.skydir.fields(), *axes.energy.fields()]
+        # Without true energies, the reconstructed ones are taken, as in Gammapy.
+        if any(field.value is not None for field in axes.energy_true.fields()):
+            needed += axes.energy_true.fields()
+        for field in needed:
             if field.value is None:
                 raise ConfigError(f"{field.path}: not set; expected {field.expected}")
         if abs(wcs.skydir.lon.deg) > 360:
@@ -513,35 +541,13 @@ class AnalysisConfig(Section):
                     f"{wcs.width.path_of(name)}: {length} is less than one pixel of {wcs.binsize}"
                 )
         pixels = float(size[0] / wcs.binsize) * float(size[1] / wcs.binsize)
-        bands = max(axes.energy.nbins, axes.energy_true.nbins)
+        bands = max(axes.energy.nbins, axes.energy_true.nbins or 0)
         bins = pixels * min(bands, MAX_BINS)  # a number of any size may stand in a file
         if bins > MAX_BINS:
             raise ConfigError(
                 f"{wcs.path_of('binsize')}: {wcs.binsize} makes maps of {bins:.1e} bins, "
                 f"more than {MAX_BINS:.0e}; expected larger pixels, a smaller map or fewer bins"
             )
-
-    def _check_safe_mask(self) -> None:
-        mask = self.datasets.safe_mask
-        for method in mask.methods:
-            if method != "offset-max":
-                _refuse(mask, "methods", "[offset-max] or []")
-        for key, value in mask.parameters.items():
-            path = f"{mask.path}.parameters.{key}"
-            if key != "offset_max" or "offset-max" not in mask.methods:
-                raise ConfigError(
-                    f"{path}: {str(value)!r} has no use; expected offset_max, with the method "
-                    "offset-max"
-                )
-            try:
-                good = u.Quantity(value).to_value("deg") > 0
-            except (ValueError, TypeError, OverflowError, u.UnitsError):
-                good = False
-            if not good:
-                raise ConfigError(
-                    f"{path}: {str(value)!r} cannot be used; expected an angle above 0 with its "
-                    "unit, such as '2.5 deg'"
-                )
 
 
 def _load(text: str, what: str) -> Any:
@@ -615,13 +621,14 @@ def _difference(data: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str
 def _refuse(section: Section, name: str, expected: str) -> None:
     shown = section.traits()[name].text(getattr(section, name))  # type: ignore[attr-defined]
     raise ConfigError(
-        f"{section.path_of(name)}: {shown or 'null'!r} is not supported yet; expected {expected}"
+        f"{section.path_of(name)}: {shown or 'null'!r} cannot be used; expected {expected}"
     )
 
 
-def _only(section: Section, name: str, allowed: tuple[str | None, ...]) -> None:
+def _only(section: Section, name: str, allowed: tuple[str | None, ...], purpose: str) -> None:
     if getattr(section, name) not in allowed:
-        _refuse(section, name, " or ".join("null" if a is None else a for a in allowed))
+        words = " or ".join("null" if a is None else a for a in allowed)
+        _refuse(section, name, f"{words}, for {purpose}")
 
 
 def _within(path: str, keys: tuple[str, ...]) -> bool:

@@ -5,23 +5,26 @@
 `Datasets`
     Several, by index or by name.
 
-FITS files are in `dataset_io`.
+FITS files are in `dataset_io`, images of other programs in `images`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
+import astropy.units as u
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from .data import GTI, RunInfo
 from .dataset_io import read_parts, write_parts
 from .errors import DataError, ModelError
 from .evaluator import Evaluator
+from .images import image_parts
 from .irf.edisp import EDispKernelMap
 from .irf.psf import PSFMap
 from .maps import MapAxis, WcsGeom, WcsNDMap
@@ -29,6 +32,7 @@ from .models import FoVBackgroundModel, Models
 from .stats import cash
 
 FloatArray = NDArray[np.float64]
+Image = str | os.PathLike[str] | WcsNDMap | NDArray[Any]
 
 
 class MapDataset:
@@ -49,6 +53,8 @@ class MapDataset:
         Bins with valid data, and bins to fit.
     gti : `GTI` or None
     runs : tuple of `RunInfo`
+    notes : tuple of str
+        What was assumed where something was missing; printed with the dataset.
     """
 
     tag = "MapDataset"
@@ -67,6 +73,7 @@ class MapDataset:
         gti: GTI | None = None,
         runs: tuple[RunInfo, ...] = (),
         models: Models | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._name = name
         self._counts = counts
@@ -78,6 +85,7 @@ class MapDataset:
         self._mask_fit = mask_fit
         self._gti = gti
         self._runs = runs
+        self._notes = tuple(notes)
         self.models = models
 
     @property
@@ -121,6 +129,10 @@ class MapDataset:
         return self._runs
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
+
+    @property
     def livetime(self) -> float:
         """Total live time in s."""
         return float(sum(run.livetime for run in self.runs))
@@ -149,11 +161,16 @@ class MapDataset:
         mask.flags.writeable = False
         return mask
 
-    def with_fit_range(self, energy_min: float | None, energy_max: float | None) -> MapDataset:
-        """The dataset with only reconstructed bins wholly between two energies (TeV) to fit."""
+    def with_fit_range(
+        self, energy_min: float | None, energy_max: float | None, tolerance: float = 1e-9
+    ) -> MapDataset:
+        """The dataset with only reconstructed bins wholly between two energies (TeV) to fit.
+
+        ``tolerance`` is relative; by default it makes up for rounding.
+        """
         bounds = self.energy_axis.bounds
-        low = -np.inf if energy_min is None else energy_min * (1 - 1e-9)
-        high = np.inf if energy_max is None else energy_max * (1 + 1e-9)
+        low = -np.inf if energy_min is None else energy_min * (1 - tolerance)
+        high = np.inf if energy_max is None else energy_max * (1 + tolerance)
         inside = (bounds[:-1] >= low) & (bounds[1:] <= high)
         if not inside.any():
             raise DataError(
@@ -178,6 +195,7 @@ class MapDataset:
                 "gti",
                 "runs",
                 "models",
+                "notes",
             ]
         }
         return MapDataset(**{**values, **changes})
@@ -187,8 +205,18 @@ class MapDataset:
         """The model that scales this dataset's background."""
         return None if self.models is None else self.models.background_model(self.name)
 
+    def _own_models(self) -> Models:
+        """Those of the models that apply to this dataset, of several that share them."""
+        return Models(
+            [
+                model
+                for model in self.models or ()
+                if model.datasets_names is None or self.name in model.datasets_names
+            ]
+        )
+
     def _evaluator(self) -> Evaluator:
-        return Evaluator([self], self.models if self.models is not None else Models())
+        return Evaluator([self], self._own_models())
 
     def npred_background(self) -> WcsNDMap:
         """Expected background counts, with the background model applied."""
@@ -255,12 +283,7 @@ class MapDataset:
 
     def __str__(self) -> str:
         info = self.info_dict()
-        models = self.models if self.models is not None else Models()
-        applied = [
-            model
-            for model in models
-            if model.datasets_names is None or self.name in model.datasets_names
-        ]
+        applied = list(self._own_models())
         parameters = [parameter for model in applied for parameter in model.parameters]
         npred_background = float(self.npred_background().data[self.mask].sum())
         signal = stat = float("nan")
@@ -303,6 +326,7 @@ class MapDataset:
             f"  Number of free parameters       : {sum(not p.frozen for p in parameters)}",
             "",
         ]
+        lines += [f"  Note: {note}" for note in self.notes] + [""] * bool(self.notes)
         for index, model in enumerate(applied):
             lines += [f"  Component {index}: {type(model).__name__}", "  "]
             lines += [f"  {line}" for line in str(model).splitlines()[2:]]
@@ -319,6 +343,67 @@ class MapDataset:
         if name is not None:
             parts["name"] = name
         return cls(**parts)
+
+    @classmethod
+    def from_images(
+        cls,
+        counts: Image,
+        background: Image | float | None = None,
+        exposure: Image | u.Quantity | float | None = None,
+        psf: Image | u.Quantity | float | Mapping[str, Any] | Table | None = None,
+        *,
+        name: str | None = None,
+        energy: Sequence[Any] | MapAxis | None = None,
+        mask: Image | None = None,
+        exposure_unit: str | None = None,
+    ) -> MapDataset:
+        """A dataset from images on the sky.
+
+        Each is a path (``FILE`` or ``FILE[HDU]``), a `WcsNDMap`, or an array or number on the
+        pixels of the counts. Maps on other pixels are brought to those of the counts: the
+        background by its counts per sky area, the exposure by interpolation, the mask by the
+        nearest pixel. Any celestial projection, galactic or equatorial (ICRS, FK5 J2000). What was
+        assumed is in `notes`; see `images` for what stands for an image that is missing.
+
+        Parameters
+        ----------
+        counts : path or `WcsNDMap`, shape (y, x) or (energy, y, x)
+            Whole numbers of events; NaN where there are no data.
+        background : path, `WcsNDMap`, array, float or "flat", optional
+            Expected counts in each pixel.
+        exposure : path, `WcsNDMap`, array, number or text like "3e10 cm2 s", optional
+            An area times a time: one plane for all energies, one for each band, or planes at
+            energies of their own (ENERGIES, BANDS), which are interpolated as power laws.
+        psf : width, path, `WcsNDMap`, array or table, optional
+            A Gaussian's sigma ("0.05 deg", an angle, or degrees) or ``{"fwhm": "0.12 deg"}``; an
+            image of the kernel (an array has the pixels of the counts); or a table with columns
+            rad and psf (FITS, ECSV, CSV). Described by circular Gaussians.
+        name : str, optional
+            By default that of the counts' file.
+        energy : sequence of energies, optional
+            Edges of the counts' bands (TeV if no unit), instead of what the file says.
+        mask : path, `WcsNDMap` or array, optional
+            Not 0 where data are valid.
+        exposure_unit : str, optional
+            Instead of what the file says (BUNIT).
+
+        Raises
+        ------
+        DataError
+            Naming the image and its file, HDU, keyword or pixel, the value and what was expected.
+        """
+        return cls(
+            **image_parts(
+                counts,
+                background,
+                exposure,
+                psf,
+                name=name,
+                energy=energy,
+                mask=mask,
+                exposure_unit=exposure_unit,
+            )
+        )
 
 
 class Datasets(Sequence[MapDataset]):

@@ -10,26 +10,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import os
-import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import astropy.units as u
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyUserWarning
-from astropy.wcs import WCS, FITSFixedWarning
 
 from .data import GTI, RunInfo
 from .errors import DataError
+from .fits_maps import LARGEST, FileMap, FloatArray, hdu_names, is_image, opened, read_map
 from .irf.edisp import EDispKernelMap
-from .irf.io import FITS_ERRORS, open_fits, refuse_truncated
+from .irf.io import refuse_truncated
 from .irf.psf import PSF_WIDTHS, RAD_BOUNDS, PSFMap
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
+from .response_io import EXPOSURE_UNIT, edisp_map, exposure_on, identity_edisp, psf_map
+
+log = logging.getLogger(__name__)
 
 CREATOR = "imgfit_widgets"
-EXPOSURE_UNIT = "m2 s"
 # Column stem of each axis in a BANDS table; the reconstructed energy has none.
 _STEMS = {"energy": "E", "energy_true": "ENERGY_TRUE", "rad": "RAD"}
 
@@ -59,6 +60,8 @@ class DatasetParts(Protocol):
     def runs(self) -> tuple[RunInfo, ...]: ...
     @property
     def livetime(self) -> float: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 def write_parts(
@@ -94,6 +97,8 @@ def to_hdus(dataset: DatasetParts) -> fits.HDUList:
     norms = {str(run.obs_id): run.fov_norm for run in dataset.runs if run.fov_norm is not None}
     if norms:
         primary.header["FOVNORM"] = json.dumps(norms)
+    if dataset.notes:
+        primary.header["NOTES"] = json.dumps(dataset.notes)
     hdus = fits.HDUList([primary])
 
     _add_map(hdus, "COUNTS", dataset.counts)
@@ -228,21 +233,16 @@ def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
         Naming the file and the HDU that is missing or cannot be used.
     """
     source = Path(path)
-    if source.suffix == ".gz" and source.is_file():
-        # Else the HDUs before a cut would be taken for the whole file.
-        refuse_truncated(source)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", AstropyUserWarning)
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        with open_fits(source) as hdus:
-            reader = _Reader(source, hdus)
-            try:
-                return reader.parts()
-            except DataError:
-                raise
-            except (*FITS_ERRORS, AttributeError, AstropyUserWarning) as error:
-                refuse_truncated(source)
-                raise DataError(f"{source} [{reader.current}]: cannot be read ({error})") from error
+    with opened(source) as hdus:
+        reader = _Reader(source, hdus)
+        try:
+            return reader.parts()
+        except DataError:
+            raise
+        except Exception as error:
+            refuse_truncated(source)
+            text = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{source} [{reader.current}]: cannot be read ({text})") from error
 
 
 class _Reader:
@@ -252,201 +252,207 @@ class _Reader:
         self.path = path
         self.hdus = hdus
         self.current = "PRIMARY"
+        self.names: list[str] = []
 
     def parts(self) -> dict[str, Any]:
-        names = {hdu.name for hdu in self.hdus}
+        self.names = hdu_names(self.hdus)
         header = self.hdus[0].header
-        if "COUNTS" not in names:
+        if "COUNTS" not in self.names:
+            self.refuse()
+        found = self.map("COUNTS")
+        if found.axes.names != ["energy"]:
             raise DataError(
-                f"{self.path}: no HDU COUNTS; expected a map dataset, found "
-                f"{', '.join(sorted(filter(None, names)))}"
+                f"{found.where}: its axes are {', '.join(found.axes.names) or 'none'}; expected "
+                "energy"
             )
-        counts = self.map("COUNTS")
+        if found.image is None:
+            raise DataError(
+                f"{found.where}: is a region (a spectrum), not an image; expected a MapDataset"
+            )
+        counts = found.to_map()
+        geom, energy = counts.geom, counts.geom.axes["energy"]
         parts: dict[str, Any] = {
             "name": str(header.get("NAME", self.path.name.split(".")[0])),
-            "counts": counts,
+            "notes": self.notes(header),
         }
-        for key, unit in (("BACKGROUND", ""), ("EXPOSURE", EXPOSURE_UNIT)):
-            if key in names:
-                parts[key.lower()] = self.map(key, unit)
         for key in ("MASK_SAFE", "MASK_FIT"):
-            if key in names:
-                mask = self.map(key)
-                parts[key.lower()] = WcsNDMap(mask.geom, mask.data.astype(bool))
-        if "EDISP" in names:
-            parts["edisp"] = self.edisp(counts)
-        if "PSF" in names:
-            parts["psf"] = self.psf("PSF_GAUSS" in names)
-        if "GTI" in names:
-            parts["gti"] = GTI.read(self.path)
-        parts["runs"] = self.runs("META_TABLE" in names, header)
-        for key in ("background", "exposure", "mask_safe", "mask_fit"):
-            if key in parts:
-                self.check_geometry(key.upper(), parts[key].geom, counts.geom, key != "exposure")
+            if key in self.names:
+                mask = self.like_counts(key, geom)
+                parts[key.lower()] = WcsNDMap(geom, np.nan_to_num(mask.data) != 0)
         safe = parts["mask_safe"].data if "mask_safe" in parts else np.array(True)
-        for key in ("counts", "background"):
-            if key in parts:
-                parts[key] = self.finite(key.upper(), parts[key], safe)
+        parts["counts"] = self.finite("COUNTS", counts, safe)
         if np.any(parts["counts"].data < 0):
             raise DataError(f"{self.path} [COUNTS]: holds negative values; expected counted events")
-        if "exposure" in parts:
-            # Not finite beyond the projection, where nothing was seen.
-            exposure = parts["exposure"]
-            finite = np.nan_to_num(exposure.data, posinf=0.0, neginf=0.0)
-            parts["exposure"] = WcsNDMap(exposure.geom, finite, exposure.unit)
+        if "COUNTS_OFF" in self.names:
+            parts["background"] = self.finite("COUNTS_OFF", self.background_of_off(geom), safe)
+        elif "BACKGROUND" in self.names:
+            background = self.like_counts("BACKGROUND", geom, "")
+            parts["background"] = self.finite("BACKGROUND", background, safe)
+        axis = None
+        if "EXPOSURE" in self.names:
+            parts["exposure"] = exposure_on(self.map("EXPOSURE"), geom, energy)
+            axis = parts["exposure"].geom.axes["energy_true"]
+        if "EDISP" in self.names:
+            edisp, weights = self.map("EDISP"), self.optional("EDISP_EXPOSURE")
+            parts["edisp"] = edisp_map(edisp, weights, geom, energy, axis)
+        elif axis is not None:
+            parts["edisp"] = identity_edisp(geom, energy, axis)
+        if "PSF" in self.names:
+            psf, weights = self.map("PSF"), self.optional("PSF_EXPOSURE")
+            exact = self.mixture(psf)
+            parts["psf"] = psf_map(psf, weights, exact, geom, axis, parts.get("edisp"))
+        if "GTI" in self.names:
+            self.current = "GTI"
+            parts["gti"] = GTI.read(self.path)
+        parts["runs"] = self.runs("META_TABLE" in self.names, header)
         return parts
+
+    def refuse(self) -> NoReturn:
+        """Say what a file without counts is."""
+        images = [
+            hdu.name or "PRIMARY" for hdu in self.hdus if is_image(hdu) or hdu.header.get("ZIMAGE")
+        ]
+        if images and not {"EXPOSURE", "BACKGROUND", "EDISP", "PSF"} & set(self.names):
+            raise DataError(
+                f"{self.path}: no HDU COUNTS; a plain image (HDU {', '.join(images)}) is not a "
+                "dataset, since it says nothing of PSF and exposure. Name them in a datasets.yaml "
+                f"(datasets: [{{type: ImageDataset, name: image, counts: {self.path.name}, psf: "
+                "0.05 deg, ...}]) or with MapDataset.from_images()"
+            )
+        raise DataError(
+            f"{self.path}: no HDU COUNTS; expected a map dataset, found "
+            f"{', '.join(sorted(filter(None, self.names)))}"
+        )
+
+    def map(self, name: str) -> FileMap:
+        """A map as the file has it."""
+        self.current = name
+        return read_map(self.hdus, self.path, name)
+
+    def optional(self, name: str) -> FileMap | None:
+        return self.map(name) if name in self.names else None
+
+    def like_counts(self, name: str, geom: WcsGeom, unit: str | None = None) -> WcsNDMap:
+        """A map whose pixels and energy bins have to be those of COUNTS."""
+        found = self.map(name)
+        sky_map = (found if unit is None or _counts_like(found.unit) else found.to(unit)).to_map()
+        if not sky_map.geom.is_aligned(geom):
+            raise DataError(f"{found.where}: its pixels are not those of COUNTS")
+        if not (
+            found.axes.names == geom.axes.names
+            and all(own.is_like(other) for own, other in zip(found.axes, geom.axes, strict=True))
+        ):
+            raise DataError(f"{found.where}: its energy bins are not those of COUNTS")
+        return WcsNDMap(geom, sky_map.data, "" if unit is not None else sky_map.unit)
+
+    def background_of_off(self, geom: WcsGeom) -> WcsNDMap:
+        """What the OFF counts of a MapDatasetOnOff say of the background: alpha times them."""
+        off = self.like_counts("COUNTS_OFF", geom, "").data
+        if "ACCEPTANCE" in self.names and "ACCEPTANCE_OFF" in self.names:
+            on, other = (
+                np.nan_to_num(self.like_counts(key, geom).data, posinf=0.0, neginf=0.0)
+                for key in ("ACCEPTANCE", "ACCEPTANCE_OFF")
+            )
+            alpha = np.divide(on, other, out=np.zeros_like(on), where=other > 0)
+        else:
+            alpha = np.ones_like(off)
+        log.warning(
+            "%s [COUNTS_OFF]: the background is taken as alpha times the OFF counts (%.6g); their "
+            "own fluctuations do not enter the statistic (cash), as they would in wstat",
+            self.path,
+            float(np.nansum(alpha * off)),
+        )
+        return WcsNDMap(geom, alpha * off)
 
     def finite(self, name: str, sky_map: WcsNDMap, safe: Any) -> WcsNDMap:
         """A map with 0 for what is not finite outside of the valid data; inside it is an error."""
         finite = np.isfinite(sky_map.data)
-        if finite.all():
-            return sky_map
-        if not np.all(finite | ~np.asarray(safe)):
-            raise DataError(
-                f"{self.path} [{name}]: holds values that are not finite where MASK_SAFE says that "
-                "data are valid"
-            )
-        return WcsNDMap(sky_map.geom, np.where(finite, sky_map.data, 0.0), sky_map.unit)
+        if not finite.all():
+            if not np.all(finite | ~np.asarray(safe)):
+                raise DataError(
+                    f"{self.path} [{name}]: holds values that are not finite where MASK_SAFE says "
+                    "that data are valid"
+                )
+            sky_map = WcsNDMap(sky_map.geom, np.where(finite, sky_map.data, 0.0), sky_map.unit)
+        largest = float(np.abs(sky_map.data).max())
+        if largest > LARGEST:
+            raise DataError(f"{self.path} [{name}]: holds {largest:g}; expected counts")
+        return sky_map
 
-    def check_geometry(self, name: str, geom: WcsGeom, counts: WcsGeom, bins: bool) -> None:
-        """Refuse a map whose pixels (and ``bins``) are not those of COUNTS."""
-        if not geom.is_aligned(counts):
-            raise DataError(f"{self.path} [{name}]: its pixels are not those of COUNTS")
-        if bins and not (
-            geom.axes.names == counts.axes.names
-            and all(own.is_like(other) for own, other in zip(geom.axes, counts.axes, strict=True))
+    def mixture(self, psf: FileMap) -> FloatArray | None:
+        """The exact PSF that this program wrote, (T, W, y, x), if it is of the widths used now."""
+        if "PSF_GAUSS" not in self.names:
+            return None
+        self.current = "PSF_GAUSS"
+        hdu = self.hdus["PSF_GAUSS"]
+        widths = (hdu.header.get("WIDTHMIN", np.nan), hdu.header.get("WIDTHMAX", np.nan))
+        weights = np.asarray(hdu.data, dtype=float)
+        expected = (psf.data.shape[0], len(PSF_WIDTHS), *psf.data.shape[-2:])
+        if (
+            weights.ndim < 2
+            or weights.shape[1] != len(PSF_WIDTHS)
+            or not np.allclose(np.array(widths, dtype=float), PSF_WIDTHS[[0, -1]])
         ):
-            raise DataError(f"{self.path} [{name}]: its energy bins are not those of COUNTS")
-
-    def map(self, name: str, unit: str | None = None) -> WcsNDMap:
-        """A map, turned into ``unit`` (None for the unit that the file has)."""
-        self.current = name
-        hdu = self.hdus[name]
-        header = hdu.header
-        wcs = WCS(header, naxis=2).celestial
-        axes = self.axes(header.get("BANDSHDU", f"{name}_BANDS"))
-        data = np.asarray(hdu.data)
-        expected = tuple(axis.nbin for axis in axes)
-        if data.shape[:-2] != expected:
+            return None
+        total = weights.sum(axis=1)
+        if weights.shape != expected or not np.all(
+            (np.abs(total - 1.0) < 1e-3) | (np.abs(weights).sum(axis=1) == 0)
+        ):
             raise DataError(
-                f"{self.path} [{name}]: has {data.shape[:-2]} planes, its axes say {expected}"
+                f"{self.path} [PSF_GAUSS]: has shape {weights.shape} and weights that add up to "
+                f"{float(np.min(total)):g} to {float(np.max(total)):g}; expected shape {expected} "
+                "and a sum of 1"
             )
-        values = data.astype(bool) if name.startswith("MASK") else data.astype(np.float64)
-        geom = WcsGeom(wcs, (data.shape[-2], data.shape[-1]), Axes(axes))
-        geom.frame  # noqa: B018  refuses a frame that is not supported, naming it
-        found = str(header.get("BUNIT", "")).strip()
-        if unit is None:
-            return WcsNDMap(geom, values, found)
+        return weights
+
+    def notes(self, header: fits.Header) -> tuple[str, ...]:
         try:
-            factor = u.Unit(found).to(unit)
-        except ValueError as error:
-            raise DataError(
-                f"{self.path} [{name}]: its unit (BUNIT) is {found!r}, expected one like {unit!r}"
-            ) from error
-        return WcsNDMap(geom, values if factor == 1.0 else values * factor, unit)
-
-    def axes(self, name: str) -> list[MapAxis]:
-        """Axes of a map, outermost first."""
-        self.current = name
-        hdu = self.hdus[name]
-        header, data = hdu.header, hdu.data
-        axes: list[MapAxis] = []
-        number = 1
-        while f"AXCOLS{number}" in header:
-            low, high = (key.strip() for key in header[f"AXCOLS{number}"].split(","))
-            stem = low.removesuffix("_MIN")
-            bounds = np.append(np.unique(data[low]), np.max(data[high]))
-            names = {"E": "energy", "ENERGY_TRUE": "energy_true", "RAD": "rad"}
-            unit = data.columns[low].unit or "TeV"
-            interp = header.get(f"INTERP{number}", "log")
-            axes.insert(0, MapAxis(names.get(stem, stem.lower()), bounds, unit, interp))
-            number += 1
-        return [_in_tev(axis) if axis.name.startswith("energy") else axis for axis in axes]
-
-    def edisp(self, counts: WcsNDMap) -> EDispKernelMap:
-        kernel = self.map("EDISP")
-        axes = kernel.geom.axes
-        if axes.names != ["energy_true", "energy"]:
-            raise DataError(
-                f"{self.path} [EDISP]: axes {axes.names} are not supported; expected a kernel with "
-                "reconstructed and true energy"
-            )
-        if not axes["energy"].is_like(counts.geom.axes["energy"]):
-            raise DataError(f"{self.path} [EDISP]: its energy bins differ from those of COUNTS")
-        return EDispKernelMap(
-            kernel.geom.to_image(),
-            axes["energy"],
-            axes["energy_true"],
-            np.nan_to_num(kernel.data),
-            self.exposure("EDISP_EXPOSURE", kernel),
-        )
-
-    def exposure(self, name: str, like: WcsNDMap) -> np.ndarray:
-        """Exposure of a response map, shape (T, y, x); ones if the file has none."""
-        if name not in {hdu.name for hdu in self.hdus}:
-            return np.ones((like.data.shape[0], *like.data.shape[-2:]))
-        return np.asarray(self.map(name, EXPOSURE_UNIT).data)[:, 0]
-
-    def psf(self, exact: bool) -> PSFMap:
-        table = self.map("PSF")
-        axes = table.geom.axes
-        if axes.names != ["energy_true", "rad"]:
-            raise DataError(f"{self.path} [PSF]: axes {axes.names} are not supported")
-        exposure = self.exposure("PSF_EXPOSURE", table)
-        if exact:
-            self.current = "PSF_GAUSS"
-            hdu = self.hdus["PSF_GAUSS"]
-            widths = (hdu.header.get("WIDTHMIN"), hdu.header.get("WIDTHMAX"))
-            weights = np.asarray(hdu.data, dtype=float)
-            if weights.shape[1] == len(PSF_WIDTHS) and np.allclose(
-                np.array(widths, dtype=float), PSF_WIDTHS[[0, -1]]
-            ):
-                return PSFMap(table.geom.to_image(), axes["energy_true"], weights, exposure)
-        return PSFMap.from_table(
-            table.geom.to_image(), axes["energy_true"], axes["rad"], table.data, exposure
-        )
+            return tuple(str(note) for note in json.loads(str(header.get("NOTES", "[]"))))
+        except (ValueError, TypeError):
+            return ()
 
     def runs(self, listed: bool, header: fits.Header) -> tuple[RunInfo, ...]:
+        """Runs as META_TABLE has them; its columns differ from version to version."""
         if not listed:
             return ()
         self.current = "META_TABLE"
         hdu = self.hdus["META_TABLE"]
-        names, row = hdu.columns.names, hdu.data[0]
-        if "OBS_ID" not in names:
+        names = hdu.columns.names
+        if "OBS_ID" not in names or not len(hdu.data):
             return ()
-        ids = np.atleast_1d(row["OBS_ID"])
-        norms = json.loads(header.get("FOVNORM", "{}"))
+        try:
+            ids = [int(i) for i in np.ravel(hdu.data["OBS_ID"])]
+            norms = json.loads(header.get("FOVNORM", "{}"))
 
-        def values(name: str) -> np.ndarray:
-            found = np.atleast_1d(row[name]).astype(float) if name in names else np.zeros(len(ids))
-            return found if len(found) == len(ids) else np.zeros(len(ids))
+            def values(name: str) -> FloatArray:
+                found = np.ravel(hdu.data[name]) if name in names else np.zeros(0)
+                numbers = np.asarray(found, dtype=float)
+                return numbers if len(numbers) == len(ids) else np.zeros(len(ids))
 
-        livetime = values("LIVETIME")
-        if not livetime.any():
-            livetime = np.full(len(ids), self.livetime() / len(ids))
-        telescopes = (
-            [str(t).strip() for t in np.atleast_1d(row["TELESCOP"])]
-            if ("TELESCOP" in names)
-            else [""]
-        )
-        if len(telescopes) != len(ids):
-            telescopes = telescopes[:1] * len(ids)
-        return tuple(
-            RunInfo(int(i), telescope, float(ra), float(dec), float(t), norms.get(str(int(i))))
-            for i, telescope, ra, dec, t in zip(
-                ids, telescopes, values("RA_PNT"), values("DEC_PNT"), livetime, strict=True
+            livetime = values("LIVETIME")
+            if not livetime.any():
+                livetime = np.full(len(ids), self.livetime() / len(ids))
+            found = np.ravel(hdu.data["TELESCOP"]) if "TELESCOP" in names else [""]
+            telescopes = [str(telescope).strip() for telescope in found]
+            if len(telescopes) != len(ids):
+                telescopes = telescopes[:1] * len(ids)
+            columns = (ids, telescopes, values("RA_PNT"), values("DEC_PNT"), livetime)
+            return tuple(
+                RunInfo(i, telescope, float(ra), float(dec), float(t), norms.get(str(i)))
+                for i, telescope, ra, dec, t in zip(*columns, strict=True)
             )
-        )
+        except (ValueError, TypeError, OverflowError) as error:
+            log.warning("%s [META_TABLE]: the runs cannot be told from it (%s)", self.path, error)
+            return ()
 
     def livetime(self) -> float:
         """Live time in s that Gammapy keeps with the exposure."""
-        if "EXPOSURE" not in {hdu.name for hdu in self.hdus}:
+        if "EXPOSURE" not in self.names:
             return 0.0
         text = json.loads(self.hdus["EXPOSURE"].header.get("META", "{}")).get("livetime", "0 s")
         return float(u.Quantity(text).to_value("s"))
 
 
-def _in_tev(axis: MapAxis) -> MapAxis:
-    if axis.unit == "TeV":
-        return axis
-    return MapAxis(axis.name, axis.edges.to_value("TeV"), "TeV", axis.interp)
+def _counts_like(unit: str) -> bool:
+    """Whether a unit says counts (or nothing)."""
+    return unit.lower().rstrip("s") in ("", "count", "ct", "photon", "ph", "event")

@@ -21,18 +21,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import DataError, ModelError
+from .extended import ExtendedSource, FlatSource
 from .models import (
+    ConstantSpatialModel,
     FoVBackgroundModel,
     GaussianSpatialModel,
     Models,
     PointSpatialModel,
     SkyModel,
+    SpatialModel,
+    TemplateSpatialModel,
 )
-from .response import DatasetLike, Response
+from .response import DatasetLike, PixelPosition, Response
 from .source import Source
 from .stats import BARE, FLOOR, BandSums, PoissonTerm
 
 __all__ = ["DatasetLike", "Evaluator"]
+
+_UNEQUAL = 4e-3
+"""Relative change of the squared pixel size over sigma up to which a Gaussian takes the short way.
+"""
 
 
 class Evaluator:
@@ -157,6 +165,16 @@ class Evaluator:
         p = self.full(x)
         return any(s.on_map(p) for s in self._sources(model))
 
+    def is_size(self, model: str, parameter: str) -> bool:
+        """Whether a parameter is an angular size of a source."""
+        component = self.models[model]
+        return isinstance(component, SkyModel) and parameter in component.spatial_model.size_names
+
+    def is_even(self, model: str, parameter: str) -> bool:
+        """Whether the sign of a parameter has no meaning."""
+        component = self.models[model]
+        return isinstance(component, SkyModel) and parameter in component.spatial_model.even_names
+
     def extent(self, model: str) -> tuple[tuple[float, float], tuple[float, float], float]:
         """The longitudes, latitudes and half the diagonal of the maps that a source may be on.
 
@@ -205,19 +223,57 @@ def check_models(datasets: Sequence[DatasetLike], models: Models) -> None:
                     f"{model.name}: dataset {model.dataset_name!r} has no background to scale"
                 )
             continue
-        spatial = model.spatial_model
-        if not isinstance(spatial, (PointSpatialModel, GaussianSpatialModel)):
-            raise ModelError(
-                f"{model.name}: spatial model {type(spatial).__name__} is not supported in a fit"
-            )
-        if isinstance(spatial, GaussianSpatialModel) and (
-            spatial.e.value != 0 or not spatial.e.frozen or not spatial.phi.frozen
-        ):
-            raise ModelError(
-                f"{model.name}.e: an elongated Gaussian is not supported yet; expected e = 0 and "
-                "frozen, phi frozen"
-            )
+        _check_shape(model)
         _check_spectrum(model)
+
+
+def _check_shape(model: SkyModel) -> None:
+    spatial = model.spatial_model
+    known = (PointSpatialModel, ConstantSpatialModel, TemplateSpatialModel)
+    if not isinstance(spatial, known) and type(spatial).transform is SpatialModel.transform:
+        raise ModelError(
+            f"{model.name}: spatial model {type(spatial).__name__} has no transform; a fit needs it"
+        )
+    for p in spatial.parameters:
+        if p.name == "e" and not p.value < 1:
+            raise ModelError(f"{model.name}.e: {p.value:g} leaves no width; expected less than 1")
+
+
+def make_source(
+    model: SkyModel,
+    dataset: DatasetLike,
+    response: Response,
+    place: dict[tuple[str, str], int],
+    free: set[int],
+) -> Source:
+    """A source by the way that suits its shape."""
+    shape = model.spatial_model
+    kind: type[Source] = ExtendedSource
+    if isinstance(shape, ConstantSpatialModel):
+        kind = FlatSource
+    elif isinstance(shape, PointSpatialModel) or (
+        isinstance(shape, GaussianSpatialModel)
+        and (
+            shape.e.value == 0
+            and shape.e.frozen
+            and shape.phi.frozen
+            and _same_pixels(model, dataset)
+        )
+    ):
+        kind = Source
+    return kind(model, dataset, response, place, free)
+
+
+def _same_pixels(model: SkyModel, dataset: DatasetLike) -> bool:
+    """Whether pixels have nearly the same shape on the sky all over a source."""
+    shape, geom = model.spatial_model, dataset.geom
+    pixel = PixelPosition(geom, model.frame)
+    x, y, _ = pixel.at(*shape.position_lonlat)
+    ny, nx = geom.shape
+    metric = pixel.metric(float(np.clip(x, 0, nx - 1)), float(np.clip(y, 0, ny - 1)))
+    size = abs(shape.sigma.value * shape.sigma.factor_to_expected)
+    per_pixel = np.abs(metric[1:]).max() / max(metric[0, 0], metric[0, 2])
+    return bool(per_pixel * math.sqrt(metric[0].max()) * size < _UNEQUAL)
 
 
 def _check_spectrum(model: SkyModel) -> None:
@@ -318,7 +374,7 @@ class DatasetTerm:
             self.norm = _Norm(background_model, place, np.sqrt(edges[:-1] * edges[1:]))
         wanted = [m for m in models.sky_models if m.applies_to(dataset.name)]
         response = Response(dataset) if wanted else None
-        self.sources = [Source(m, dataset, response, place, free) for m in wanted if response]
+        self.sources = [make_source(m, dataset, response, place, free) for m in wanted if response]
         bare = (self.background <= BARE / FLOOR) & (self.counts > 0)
         for source in self.sources:
             source.whole_map = bool(bare.any())

@@ -241,6 +241,35 @@ class Whole(Value):
         return number
 
 
+class Number(Value):
+    """A finite number within a range.
+
+    Parameters
+    ----------
+    bounds : (float, float)
+        Allowed range, inclusive.
+    """
+
+    kind = "float"
+
+    def __init__(
+        self, default: Any, help: str, *, bounds: tuple[float, float], optional: bool = False
+    ) -> None:
+        self.bounds = bounds
+        self.expected = f"a number from {bounds[0]:g} to {bounds[1]:g}"
+        if math.isinf(bounds[1]):
+            self.expected = f"a number from {bounds[0]:g} up"
+        super().__init__(default, help, optional=optional)
+
+    def parse(self, value: Any) -> float:
+        if isinstance(value, (bool, np.bool_)):
+            raise ValueError
+        number = float(value)
+        if not math.isfinite(number) or not self.bounds[0] <= number <= self.bounds[1]:
+            raise ValueError
+        return number
+
+
 class Flag(Value):
     """True or false."""
 

@@ -20,10 +20,10 @@ import numpy as np
 from .errors import FitError
 from .evaluator import DatasetLike
 from .fit_result import FitResult, FitStep, SourceTS
-from .likelihood import Likelihood
+from .likelihood import Likelihood, limits_of
 from .live import LiveLikelihood, LiveState
 from .minimise import Minimiser
-from .models import Models
+from .models import Models, Parameter
 from .profile import Profiles
 from .profile_result import Contour, MinosError, StatProfile, StatSurface
 from .progress import Progress, part, silent
@@ -236,8 +236,8 @@ def _result(
             x[i] = -x[i]
             covariance[i] *= -1.0
             covariance[:, i] *= -1.0
-        elif name == "phi" and not -180.0 <= x[i] <= 180.0:
-            x[i] = (x[i] + 180.0) % 360.0 - 180.0
+        elif name == "phi":
+            x[i] = _turned_back(like.free_parameters[i], x[i])
     ts = _significances(minimiser, x, stat)
     message = reason or praise(like, x, errors, held, ts)
     for array in (x, errors, covariance):
@@ -258,6 +258,19 @@ def _result(
         models=like.models,
         backend="minuit" if minimiser.used_minuit else "newton",
     )
+
+
+def _turned_back(phi: Parameter, value: float) -> float:
+    """An angle turned by half circles, which leave an ellipse as it is, into its limits."""
+    turn = 180.0 / phi.factor_to_expected
+    low, high = limits_of(phi)
+    if not np.isfinite(low):
+        low = high - 2.0 * turn if np.isfinite(high) else -turn
+    high = min(high, low + 2.0 * turn)
+    if low <= value <= high:
+        return value
+    turns = np.ceil((low - value) / turn) if value < low else np.floor((high - value) / turn)
+    return float(value + turn * turns)
 
 
 def _significances(minimiser: Minimiser, x: np.ndarray, stat: float) -> dict[str, SourceTS]:

@@ -182,6 +182,8 @@ def extension_test(
     source = _source(models, name)
     kind = _shape(shape)
     size = str(kind.size_parameter)
+    if not source.spatial_model.has_position:
+        raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
     base = models.copy()
     lon, lat = source.spatial_model.lon_0, source.spatial_model.lat_0
     place = {"lon_0": lon, "lat_0": lat}
@@ -405,10 +407,17 @@ def _shared(models: Models, source: SkyModel, parameter: Any) -> bool:
 
 
 def _shape(tag: str) -> type[SpatialModel]:
-    known = {t: cls for cls in SPATIAL_MODELS for t in cls.tag if cls.size_parameter}
+    known = {t: cls for cls in SPATIAL_MODELS for t in cls.tag if _is_sized_point(cls)}
     if tag not in known:
         raise ModelError(f"shape {tag!r} has no size to test; expected one of {', '.join(known)}")
     return known[tag]
+
+
+def _is_sized_point(kind: type[SpatialModel]) -> bool:
+    """Whether the shape is a point at size 0, which alone its fit adjusts."""
+    size = kind.size_parameter
+    others = [f for n, f in kind.fields().items() if n not in ("lon_0", "lat_0", size)]
+    return size in kind.even_names and all(field.frozen for field in others)
 
 
 def _start_size(source: SkyModel, kind: type[SpatialModel]) -> float:

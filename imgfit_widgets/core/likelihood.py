@@ -23,10 +23,10 @@ _SHAPE_BOUNDS = {
     "tilt": (-10.0, 10.0),
     "beta": (-10.0, 10.0),
     "lambda_": (-1.0, 1e3),
-    "e": (0.0, 0.999),
-    "eta": (0.02, 1.0),
 }
-"""How far shapes may go, in canonical units. ``alpha`` depends on the model."""
+"""How far spectral shapes may go, in canonical units. ``alpha`` depends on the model."""
+_ROUND, _OVAL, _DIRECTIONS = 0.05, 0.3, (0.0, 45.0, 90.0, -45.0)
+"""Eccentricities that are level, where they have a slope, and the directions (deg) to try."""
 
 
 class Likelihood:
@@ -123,6 +123,31 @@ class Likelihood:
         """Place every rectangle around its source at ``x``."""
         self.evaluator.recentre(self._all(x))
 
+    def off_saddle(self, x: np.ndarray) -> np.ndarray:
+        """``x`` with free eccentricities near 0 moved to where they have a slope.
+
+        A round source is level in ``e`` and ``phi`` whatever the data: the best of four directions
+        within the limits is where a fit can begin.
+        """
+        for i, (q, (model, name)) in enumerate(zip(self.free_parameters, self.names, strict=True)):
+            if name != "e" or not abs(x[i]) < _ROUND or not limits_of(q)[1] > _OVAL:
+                continue
+            leader = self.models[model].parameters["phi"].leader
+            at = next((k for k, p in enumerate(self.free_parameters) if p.leader is leader), None)
+            moved = x.copy()
+            moved[i] = _OVAL
+            tried = [moved]
+            if at is not None:
+                low, high = limits_of(self.free_parameters[at])
+                for angle in _DIRECTIONS[1:]:
+                    ways = [x[at] + (angle + turn) / self.units[at] for turn in (0, -180, 180)]
+                    inside = [way for way in ways if low <= way <= high]
+                    if inside:
+                        tried.append(moved.copy())
+                        tried[-1][at] = inside[0]
+            x = min(tried, key=self.stat)
+        return x
+
     def position_on_map(self, model: str, x: np.ndarray) -> bool:
         """Whether a source at ``x`` lies on a pixel of at least one dataset."""
         return self.evaluator.position_on_map(model, self._all(x))
@@ -180,17 +205,25 @@ def _room(
     component, name = likelihood.models[model], q.name
     lowest = user_low
     if isinstance(component, SkyModel) and q.kind == "spatial":
-        spatial = component.spatial_model
-        if name in ("lon_0", "lat_0") or name in size_names(component):
+        if name in ("lon_0", "lat_0") or likelihood.evaluator.is_size(model, name):
             box = likelihood.evaluator.extent(model)
             own_low, own_high = {"lon_0": box[0], "lat_0": box[1]}.get(name, (0.0, box[2]))
-            if name == "sigma" and name == spatial.size_parameter:
+            if likelihood.evaluator.is_even(model, name):
                 own_low = -box[2]
-                user_low = -np.inf if user_low == 0 else user_low
                 lowest = max(user_low, 0.0)
-        elif name == "phi" and (user_low, user_high) == (-180.0, 180.0):
-            # An angle has no end; a result beyond is turned back.
-            user_low, user_high = -540.0, 540.0
+                # Mirrored at the end, so no further to the other side.
+                user_low = -user_high if user_low <= 0 else user_low
+        elif name == "phi":
+            if (user_high - user_low) * unit >= 360.0 * (1 - 1e-9):
+                # A full circle is no limit; a result beyond is turned back.
+                user_low, lowest, user_high = -np.inf, -np.inf, np.inf
+        elif name in component.spatial_model.fields():
+            field = component.spatial_model.fields()[name]
+            ends = np.array([field.min, field.max])
+            own_low, own_high = np.where(np.isnan(ends), (-np.inf, np.inf), ends)
+            # An ellipse of no width would be a line.
+            own_high = 0.999 if name == "e" else own_high
+            user_low, user_high = max(user_low, own_low), min(user_high, own_high)
     if name in _SHAPE_BOUNDS:
         own_low, own_high = _SHAPE_BOUNDS[name]
     elif name == "alpha":
@@ -205,15 +238,6 @@ def _room(
         )
     natural = own_low >= user_low and own_high <= user_high
     return low, high, natural, max(lowest, low)
-
-
-def size_names(model: SkyModel) -> list[str]:
-    """The spatial parameters that are lengths on the sky."""
-    return [
-        p.name
-        for p in model.spatial_model.parameters
-        if p.expected_unit == "deg" and p.name not in ("lon_0", "lat_0", "phi")
-    ]
 
 
 def limits_of(parameter: Parameter) -> tuple[float, float]:

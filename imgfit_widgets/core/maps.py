@@ -16,14 +16,19 @@ Arrays are indexed ``[..., y, x]``: further axes first, then rows (latitude), th
 from __future__ import annotations
 
 import math
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
@@ -84,6 +89,11 @@ def positions(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Longitudes in [0, 360) and latitudes, in degrees, of unit vectors (3, ...)."""
     x, y, z = vectors
     return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
+def nearest_pixel(at: ArrayLike) -> NDArray[np.intp]:
+    """Index of the pixel in which a coordinate lies; an edge belongs to the upper one."""
+    return np.floor(np.asarray(at, dtype=float) + 0.5).astype(np.intp)
 
 
 def separation(lon_1: ArrayLike, lat_1: ArrayLike, lon_2: float, lat_2: float) -> FloatArray:
@@ -232,8 +242,8 @@ class WcsGeom:
     ) -> WcsGeom:
         """A map of ``width`` degrees (lon, lat) in pixels of ``binsz`` degrees around ``skydir``.
 
-        As in Gammapy, a plate carrée map keeps the equator as its reference line: its pixels
-        are ``binsz`` wide in longitude, whatever the latitude.
+        As in Gammapy, the reference point of the projection is the map's centre, for a plate
+        carrée map too, so that its pixels are square there, whatever the latitude.
         """
         if isinstance(skydir, SkyCoord):
             at = skydir.transform_to(frame).spherical
@@ -252,11 +262,42 @@ class WcsGeom:
         wcs.wcs.cdelt = [-binsz, binsz]
         wcs.wcs.crpix = [(nx + 1) / 2.0, (ny + 1) / 2.0]
         wcs.wcs.crval = [lon, lat]
-        if proj == "CAR":
-            wcs.wcs.crval = [lon, 0.0]
-            wcs.wcs.crpix = [(nx + 1) / 2.0, (ny + 1) / 2.0 - lat / binsz]
         wcs.wcs.set()
         return cls(wcs, (ny, nx), Axes(axes))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], hdu: str | int | None = None) -> WcsGeom:
+        """The pixels of an image in a FITS file, without its further axes.
+
+        Parameters
+        ----------
+        path : path
+        hdu : str or int, optional
+            By default the first HDU that holds an image.
+
+        Raises
+        ------
+        DataError
+            If there is no image with a celestial WCS.
+        """
+        source = Path(path)
+        if not source.is_file():
+            raise DataError(f"{source}: no such file; expected a FITS image")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            try:
+                with fits.open(source) as hdus:
+                    found = [h for h in hdus if h.is_image and h.header.get("NAXIS", 0) >= 2]
+                    header = (found[0] if hdu is None else hdus[hdu]).header
+                wcs = WCS(header).celestial
+                shape = tuple(header[f"NAXIS{axis}"] for axis in (2, 1))
+            except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+                raise DataError(f"{source}: cannot be read as a FITS image ({error})") from error
+        if wcs.naxis != 2:
+            raise DataError(f"{source}: its image has no celestial WCS")
+        geom = cls(wcs, shape)
+        geom.frame  # noqa: B018  refuses a frame that is not supported, naming it
+        return geom
 
     @cached_property
     def frame(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .fit_result import FitStep
-from .likelihood import Likelihood, Room, size_names
+from .likelihood import Likelihood, Room
 from .live import LinearSolver
 from .progress import Progress, silent
 
@@ -33,7 +33,7 @@ EDM_VALID = 1e-5
 """A minimum is one if the expected further gain is below this."""
 _REFIT_STEPS = 60
 _REFIT_EDM = 1e-6
-_STEPS = {"phi": 3.0, "e": 0.03, "eta": 0.03}
+_STEPS = {"phi": 3.0, "e": 0.03, "eta": 0.03, "edge_width": 0.03}
 """Scales of shape parameters in canonical units."""
 
 
@@ -161,7 +161,8 @@ class Minimiser:
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
-        ev, place_of = self.likelihood, self.likelihood.evaluator.place
+        ev = self.likelihood
+        place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
         p = ev.full(self.origin)
         linear = self.solver.solve(p)
         for place, value in zip(linear.places, linear.values, strict=True):
@@ -170,18 +171,17 @@ class Minimiser:
             # Nothing here: a source of one sigma still has a slope towards its neighbours.
             p[place] = max(p[place], linear.scale(place))
         x = p[ev.free_places] / ev.units
-        x = np.clip(x, self.lower, self.upper)
+        x = ev.off_saddle(np.clip(x, self.lower, self.upper))
         p = ev.full(x)
         known = np.diag(ev.information(x))
         width = min((float(s.psf_width(p)) for t in ev.terms for s in t.sources), default=0.05)
-        lengths = {m.name: size_names(m) for m in ev.models.sky_models}
         for i, (model, name) in enumerate(ev.names):
             place, unit = int(ev.free_places[i]), ev.units[i]
             if linear.scale(place) > 0:
                 self.scale[i] = linear.scale(place) / unit
-            elif name in ("lon_0", "lat_0") or name in lengths.get(model, ()):
+            elif name in ("lon_0", "lat_0") or is_size(model, name):
                 size = width
-                if name not in ("lon_0", "lat_0"):
+                if is_size(model, name):
                     size = max(width, abs(p[place])) / 2
                 if name == "lon_0":
                     size = size / max(np.cos(np.radians(p[place_of(model, "lat_0")])), 0.01)

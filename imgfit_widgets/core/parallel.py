@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -22,10 +22,21 @@ Result = TypeVar("Result")
 AHEAD = 8
 
 
+# Seconds between two calls of ``while_waiting``, so that a cancelled wait ends within 0.2 s.
+PATIENCE = 0.1
+
+
 def imap(
-    function: Callable[[Item], Result], items: Iterable[Item], executor: Executor | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    executor: Executor | None = None,
+    while_waiting: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Results of a function over items, in order, at most `AHEAD` of them in the making."""
+    """Results of a function over items, in order, at most `AHEAD` of them in the making.
+
+    ``while_waiting`` is called every `PATIENCE` seconds in which an executor gives no result; it
+    may raise `Cancelled`.
+    """
     if executor is None:
         yield from map(function, items)
         return
@@ -34,12 +45,20 @@ def imap(
         for item in items:
             waiting.append(executor.submit(function, item))
             if len(waiting) >= AHEAD:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft(), while_waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), while_waiting)
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _result(future: Future[Result], while_waiting: Callable[[], None] | None) -> Result:
+    while while_waiting is not None and not future.done():
+        # TimeoutError could come from the work itself, so only the wait is timed.
+        wait([future], PATIENCE)
+        while_waiting()
+    return future.result()
 
 
 @contextmanager
@@ -78,8 +97,10 @@ def open_executor(n_jobs: int = 1, scheduler: str | None = None) -> Iterator[Exe
     else:
         # Not forked: the parent may run threads (a kernel, a fit).
         pool = ProcessPoolExecutor(n_jobs, multiprocessing.get_context("spawn"))
+        done = False
         try:
             yield pool
+            done = True
         finally:
-            # What is still waiting is not begun when the work was cancelled.
-            pool.shutdown(cancel_futures=True)
+            # When the work was cancelled, what waits is not begun and what runs is not awaited.
+            pool.shutdown(wait=done, cancel_futures=True)

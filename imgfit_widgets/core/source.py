@@ -14,11 +14,12 @@ from functools import cached_property
 import numpy as np
 from scipy.special import erfc
 
+from .errors import ModelError
 from .models import SkyModel, SpectralModel
 from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
 
-__all__ = ["Source", "SourceState"]
+__all__ = ["Source", "SourceState", "tail_reach"]
 
 _TAIL = 2e-5
 """Share of a source that may lie beyond its rectangle on each axis."""
@@ -54,8 +55,10 @@ class Source:
         self.linear = place[(model.name, self._spectral.linear)]
         self._linear_at = self._spectrum.index(self.linear)
         self._shape_free = any(i in free for i in self._spectrum if i != self.linear)
-        self._lon, self._lat = place[(model.name, "lon_0")], place[(model.name, "lat_0")]
+        # Emission that fills the map has no position.
+        self._lon, self._lat = (place.get((model.name, key), -1) for key in ("lon_0", "lat_0"))
         self._sigma = place.get((model.name, "sigma"))
+        self._e = place.get((model.name, "e"))
         self._pixel = PixelPosition(dataset.geom, model.frame)
         edges = np.asarray(dataset.energy_axis_true.edges.to_value("TeV"), dtype=float)
         self._energies = edges[:-1], edges[1:]
@@ -129,6 +132,8 @@ class Source:
     # --- rectangle
     def stays(self, p: np.ndarray) -> bool:
         """Whether the rectangle still holds the source."""
+        if self._e is not None and p[self._e] != 0:
+            return False
         x, y, _ = self.position(p)
         if not max(abs(x - self._centre[0]), abs(y - self._centre[1])) <= self._margin:
             return False
@@ -137,6 +142,11 @@ class Source:
 
     def lay_out(self, p: np.ndarray) -> None:
         """Put the rectangle around the source."""
+        if self._e is not None and p[self._e] != 0:
+            raise ModelError(
+                f"{self.model.name}.e: {p[self._e]:g} for a source that was compiled as a round "
+                "one; free e, or set it before"
+            )
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
         size = abs(float(p[self._sigma])) if self._sigma is not None else 0.0
@@ -145,16 +155,13 @@ class Source:
         strength = np.abs(flux * local.exposure[0])[:, None] * np.abs(local.edisp[0])
         share = strength.max(axis=1)
         share = share / max(float(share.sum()), 1e-300)
-        nodes = self._response.weight_nodes(x, y)
-        reached = np.einsum("ntw,t->w", np.abs(nodes), share)
-        used = np.flatnonzero(reached > _NEGLIGIBLE)
-        self._used = used if len(used) else np.arange(len(self._response.widths))
+        self._used = self.widths_used(x, y, share)
         known = self._response.widths[self._used]
         self._widths, self._fewer = fewer_widths(known, size, _RATIO)
         mixture = (share @ local.weights[0])[self._used]
         largest = 1.3 * size + 0.3 * float(self._response.widths[self._used].min())
         widths = np.hypot(self._response.widths[self._used], largest if size else 0.0)
-        reach = _reach(mixture, widths)
+        reach = tail_reach(mixture, widths)
         margin = max(_MIN_MARGIN_DEG, 0.1 * reach)
         metric = self._pixel.metric(x, y)[0]
         scale = math.sqrt(metric[0]), math.sqrt(metric[2])
@@ -174,6 +181,13 @@ class Source:
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
             self._moments = ExposureMoments(*self._response.exposure_images, self.box, _ORDER)
+
+    def widths_used(self, x: float, y: float, share: np.ndarray) -> np.ndarray:
+        """Places of the widths that matter around a position, for shares (T,) of true energies."""
+        nodes = self._response.weight_nodes(x, y)
+        reached = np.einsum("ntw,t->w", np.abs(nodes), share)
+        used = np.flatnonzero(reached > _NEGLIGIBLE)
+        return used if len(used) else np.arange(len(self._response.widths))
 
     def _has_pixels(self) -> bool:
         return self.box[1] > self.box[0] and self.box[3] > self.box[2]
@@ -460,7 +474,7 @@ class SourceState:
         return by_unit, by_xy, by_size
 
 
-def _reach(mixture: np.ndarray, widths: np.ndarray) -> float:
+def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:
     """Distance (deg) beyond which, along one axis, less than `_TAIL` of the mixture lies."""
     total = abs(float(mixture.sum()))
     if not total > 0:

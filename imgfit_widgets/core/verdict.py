@@ -167,9 +167,9 @@ def praise(
     if at:
         text += f" At its limit, so without an error: {', '.join(at)}."
     for (model, name), value, error in zip(names, x, errors, strict=True):
-        if name == "sigma" and value < 2.0 * error:
+        if like.evaluator.is_even(model, name) and value < 2.0 * error:
             text += (
-                f" {model} need not be extended: its sigma is compatible with 0, "
+                f" {model} need not be extended: its {name} is compatible with 0, "
                 "so a point describes it as well."
             )
         source = like.models[model]

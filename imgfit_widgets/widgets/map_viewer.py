@@ -81,6 +81,7 @@ def overlays_of(
             stretch,
         )
         for model in models.sky_models
+        if model.spatial_model.has_position
     )
 
 

@@ -243,7 +243,11 @@ class ModelEditor(Panel):
         select.on_click(lambda _: session.owner(lambda: session.select(name)))
         parts: list[widgets.Widget] = [dot, select]
         if isinstance(model, SkyModel):
-            shapes = [(cls.tag[-1], cls.tag[0]) for cls in SPATIAL_MODELS]
+            shapes = [
+                (cls.tag[-1], cls.tag[0])
+                for cls in SPATIAL_MODELS
+                if not cls.needs_file or isinstance(model.spatial_model, cls)
+            ]
             shape = widgets.Dropdown(
                 options=shapes, value=model.spatial_model.tag[0], tooltip="Shape on the sky"
             ).add_class("imgfit-shape")

@@ -1,4 +1,4 @@
-"""Times the tutorial's analysis here and with Gammapy, in turn, and prints medians and ratios."""
+"""Times analyses here and with Gammapy, in turn, and prints medians and ratios."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SHARED = ROOT.parent / "shared"
 UNITS = {"peak memory": ("MB", 1.0), "one statistic": ("ms", 1e3)}
+NAMES = ("import", "reduction", "fit", "one statistic", "peak memory")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", default=os.environ.get("IMGFIT_PEER_PYTHON"))
     parser.add_argument("--repeat", type=int, default=3, help="processes of each side")
+    parser.add_argument("--cases", default="tutorial,hess,fine")
     parser.add_argument("--inner", type=int, default=3, help="analyses in each process")
     formats = Path(os.environ.get("IMGFIT_REFERENCE", SHARED / "reference")) / "formats"
     parser.add_argument("--config", default=formats / "A_config_input.yaml")
@@ -30,26 +32,31 @@ def main() -> None:
     os.environ.setdefault("GAMMAPY_DATA", str(SHARED / "gammapy-data"))
 
     sides = {"ours": sys.executable, "gammapy": options.peer}
-    figures: dict[str, dict[str, list[float]]] = {side: {} for side in sides}
-    for _ in range(options.repeat):
-        for side, python in sides.items():
-            for name, values in run(python, side, options).items():
-                figures[side].setdefault(name, []).extend(values)
+    print(f"{'':30s}{'Gammapy':>14s}{'ours':>14s}{'ratio':>10s}")
+    for case in options.cases.split(","):
+        figures: dict[str, dict[str, list[float]]] = {side: {} for side in sides}
+        for _ in range(options.repeat):
+            for side, python in sides.items():
+                for name, values in run(python, side, case, options).items():
+                    figures[side].setdefault(name, []).extend(values)
+        counts = {side: set(figures[side]["counts"]) for side in sides}
+        if counts["ours"] != counts["gammapy"]:
+            sys.exit(f"{case}: the two count differently: {counts}")
+        for name in NAMES if case == "tutorial" else ("reduction", "peak memory"):
+            unit, scale = UNITS.get(name, ("s", 1.0))
+            peer, ours = (median(figures[side][name]) * scale for side in ("gammapy", "ours"))
+            label = f"{case}: {name}"
+            print(f"{label:30s}{peer:11.4g} {unit:2s}{ours:11.4g} {unit:2s}{peer / ours:10.1f}")
 
-    print(f"{'':16s}{'Gammapy':>14s}{'ours':>14s}{'ratio':>10s}")
-    for name in ("import", "reduction", "fit", "one statistic", "peak memory"):
-        unit, scale = UNITS.get(name, ("s", 1.0))
-        peer, ours = (median(figures[side][name]) * scale for side in ("gammapy", "ours"))
-        print(f"{name:16s}{peer:11.4g} {unit:2s}{ours:11.4g} {unit:2s}{peer / ours:10.1f}")
 
-
-def run(python: str, side: str, options: argparse.Namespace) -> dict[str, list[float]]:
+def run(python: str, side: str, case: str, options: argparse.Namespace) -> dict[str, list[float]]:
     environment = dict(os.environ)
     if side == "ours":
         environment["PYTHONPATH"] = str(ROOT)
     else:
         environment.pop("PYTHONPATH", None)
-    command = [python, HERE / "side.py", side, options.config, options.models, options.inner]
+    files = [options.config, options.models]
+    command = [python, HERE / "side.py", side, case, options.inner, *files]
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, env=environment
     )

@@ -1,6 +1,8 @@
-"""One side of the comparison: the tutorial's analysis with either program, as JSON on one line.
+"""One side of the comparison: an analysis with either program, its figures as JSON on one line.
 
-Run by `compare.py` as ``python side.py {ours,gammapy} CONFIG MODELS REPEAT``.
+Run by `compare.py` as ``python side.py {ours,gammapy} CASE REPEAT CONFIG MODELS``: the case
+``tutorial`` is reduced and fitted, ``fine`` (its responses on a grid of 0.1 deg) and ``hess`` (four
+runs of the public H.E.S.S. data) are reduced.
 """
 
 import json
@@ -12,8 +14,35 @@ import warnings
 
 warnings.simplefilter("ignore")
 
+HESS = {
+    "observations": {
+        "datastore": "$GAMMAPY_DATA/hess-dl3-dr1",
+        "obs_ids": [23523, 23526, 23559, 23592],
+    },
+    "datasets": {
+        "type": "3d",
+        "stack": True,
+        "geom": {
+            "wcs": {
+                "skydir": {"frame": "icrs", "lon": "83.633 deg", "lat": "22.014 deg"},
+                "binsize": "0.02 deg",
+                "width": {"width": "5 deg", "height": "5 deg"},
+            },
+            "axes": {
+                "energy": {"min": "1 TeV", "max": "10 TeV", "nbins": 1},
+                "energy_true": {"min": "0.5 TeV", "max": "20 TeV", "nbins": 16},
+            },
+        },
+        "background": {"method": "fov_background"},
+        "safe_mask": {
+            "methods": ["aeff-default", "offset-max"],
+            "parameters": {"offset_max": "2.5 deg"},
+        },
+    },
+}
 
-def main(side: str, config_path: str, models_path: str, repeat: int) -> None:
+
+def main(side: str, case: str, repeat: int, config_path: str, models_path: str) -> None:
     start = time.perf_counter()
     if side == "ours":
         from imgfit_widgets.core.analysis import Analysis, AnalysisConfig
@@ -34,16 +63,21 @@ def main(side: str, config_path: str, models_path: str, repeat: int) -> None:
         analysis.get_datasets()
 
     for _ in range(repeat):
-        analysis = Analysis(AnalysisConfig.read(config_path))
+        config = AnalysisConfig(**HESS) if case == "hess" else AnalysisConfig.read(config_path)
+        if case == "fine":
+            config.datasets.geom.wcs.binsize_irf = "0.1 deg"
+        analysis = Analysis(config)
         timed("reduction", reduce)
         figures.setdefault("peak memory", []).append(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         )
+        if case != "tutorial":
+            continue
         analysis.set_models(models)
         timed("fit", analysis.run_fit)
         figures["one statistic"] = statistics(side, analysis)
     figures["peak memory"] = figures["peak memory"][:1]
-    figures["amplitude"] = [analysis.models.parameters["amplitude"].value]
+    figures["counts"] = [float(analysis.datasets[0].counts.data.sum())]
     print(json.dumps(figures))
 
 
@@ -72,4 +106,4 @@ def statistics(side: str, analysis: object) -> list[float]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -21,6 +21,8 @@ class EffectiveAreaTable2D:
     offset : `IrfAxis`
         Degrees.
     data : ndarray, shape (energy, offset)
+    energy_min, energy_max : float or None
+        Range of energy in TeV that the file's header calls safe.
     """
 
     tag = "aeff_2d"
@@ -28,6 +30,8 @@ class EffectiveAreaTable2D:
     energy: IrfAxis
     offset: IrfAxis
     data: FloatArray
+    energy_min: float | None = None
+    energy_max: float | None = None
 
     def evaluate(self, energies: ArrayLike, offsets: ArrayLike) -> FloatArray:
         """Effective area at true energies (T,) in TeV and offsets (P,) in degrees.

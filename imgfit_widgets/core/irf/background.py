@@ -1,4 +1,4 @@
-"""Background rate (BKG_3D): reconstructed energy and position in the field of view.
+"""Background rates (BKG_2D, BKG_3D): reconstructed energy and place in the field of view.
 
 Rates are interpolated in their logarithm, linearly in log energy and in field-of-view degrees, so
 between two nodes the spectrum is a power law, whose integral over a bin is taken exactly.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
 from ..maps import MapAxis
@@ -22,18 +22,19 @@ _CHUNK = 8192
 
 def fill_energy_gaps(rate: FloatArray) -> FloatArray:
     """Fill zeros between two positive energies by log interpolation, axis 0; not at the ends."""
-    filled = rate.copy()
-    empty = ~(np.isfinite(rate) & (rate > 0))
-    index = np.arange(rate.shape[0])
-    for place in zip(*np.nonzero(empty.any(axis=0) & ~empty.all(axis=0)), strict=True):
-        column = (slice(None), *place)
-        valid = ~empty[column]
-        first, last = index[valid][[0, -1]]
-        gap = ~valid & (index > first) & (index < last)
-        filled[column][gap] = np.exp(
-            np.interp(index[gap], index[valid], np.log(rate[column][valid]))
-        )
-    filled[~np.isfinite(filled)] = 0.0
+    valid = np.isfinite(rate) & (rate > 0)
+    filled = np.where(np.isfinite(rate), rate, 0.0)
+    if valid.all():
+        return filled
+    index = np.arange(len(rate)).reshape(-1, *(1,) * (rate.ndim - 1))
+    before = np.maximum.accumulate(np.where(valid, index, -1), axis=0)
+    after = np.minimum.accumulate(np.where(valid, index, len(rate))[::-1], axis=0)[::-1]
+    gap = ~valid & (before >= 0) & (after < len(rate))
+    first, last = before[gap], after[gap]
+    place = np.nonzero(gap)
+    log_rate = np.log(np.where(valid, rate, 1.0))
+    low, high = log_rate[(first, *place[1:])], log_rate[(last, *place[1:])]
+    filled[gap] = np.exp(low + (high - low) * (place[0] - first) / (last - first))
     return filled
 
 
@@ -64,31 +65,30 @@ def integrate_power_laws(log_rate: FloatArray, energies: FloatArray) -> FloatArr
     return np.asarray(np.diff(log_energy) @ pieces)
 
 
-@dataclass(frozen=True, eq=False)
-class Background3D:
-    """Background rate in s-1 MeV-1 sr-1.
-
-    Parameters
-    ----------
-    energy : `IrfAxis`
-        Reconstructed energy, TeV.
-    fov_lon, fov_lat : `IrfAxis`
-        Degrees from the pointing; longitude positive towards smaller right ascension.
-    data : ndarray, shape (energy, fov_lon, fov_lat)
-        Gaps in energy are filled.
-    """
-
-    tag = "bkg_3d"
+class _BackgroundTable:
+    """What tables over any field-of-view axes share: the integral over energy."""
 
     energy: IrfAxis
-    fov_lon: IrfAxis
-    fov_lat: IrfAxis
     data: FloatArray
+    alignment = "RADEC"
 
     def __post_init__(self) -> None:
         data = fill_energy_gaps(np.array(self.data, dtype=float))
         data.flags.writeable = False
         object.__setattr__(self, "data", data)
+
+    def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
+        """Interpolation from the table's positions to others, shape (P, positions)."""
+        raise NotImplementedError
+
+    def _inside(self, lon: FloatArray, lat: FloatArray, padded: bool) -> NDArray[np.bool_]:
+        """Whether the table holds some positions (with Gammapy's padding)."""
+        raise NotImplementedError
+
+    @property
+    def radius(self) -> float:
+        """Radius in degrees of the largest circle that the table holds."""
+        raise NotImplementedError
 
     def integrate(
         self, energy: MapAxis, fov_lon: ArrayLike, fov_lat: ArrayLike, power_law_bins: bool = False
@@ -125,9 +125,17 @@ class Background3D:
                 if len(energies):
                     log_rate = (to_sky @ (self.energy.weights(energies) @ log_nodes).T).T
                     rates[band, part] = integrate_power_laws(log_rate, energies * 1e6)  # per MeV
-        rates[:, ~self._inside(lon, lat)] = 0.0
+        rates[:, ~self._inside(lon, lat, power_law_bins)] = 0.0
         rates[rates < 1e6 * _TINY] = 0.0
         return rates
+
+    def spectrum(self) -> FloatArray:
+        """Rate summed over the field of view within `radius`, shape (energy,)."""
+        steps = (np.arange(24) + 0.5) / 24
+        theta, angle = np.meshgrid(self.radius * steps, 2 * np.pi * steps)
+        to_sky = self._sky_weights((theta * np.cos(angle)).ravel(), (theta * np.sin(angle)).ravel())
+        table = self.data.reshape(len(self.energy.nodes), -1)
+        return np.asarray((to_sky @ table.T).T @ theta.ravel())
 
     def _energies(self, low: float, high: float, ends_only: bool) -> FloatArray:
         """Energies between which the rate of a bin is a power law; none beyond the table."""
@@ -139,7 +147,37 @@ class Background3D:
         between = nodes[(nodes > start) & (nodes < stop) & (not ends_only)]
         return np.array([start, *between, stop])
 
-    def _inside(self, lon: FloatArray, lat: FloatArray) -> np.ndarray:
+
+@dataclass(frozen=True, eq=False)
+class Background3D(_BackgroundTable):
+    """Background rate over the field of view in s-1 MeV-1 sr-1 (BKG_3D).
+
+    Parameters
+    ----------
+    energy : `IrfAxis`
+        Reconstructed energy, TeV.
+    fov_lon, fov_lat : `IrfAxis`
+        Degrees from the pointing; longitude positive towards smaller right ascension (azimuth).
+    data : ndarray, shape (energy, fov_lon, fov_lat)
+        Gaps in energy are filled.
+    alignment : {"RADEC", "ALTAZ", "REVERSE_LON_RADEC"}
+        What the field of view is aligned with.
+    """
+
+    tag = "bkg_3d"
+
+    energy: IrfAxis
+    fov_lon: IrfAxis
+    fov_lat: IrfAxis
+    data: FloatArray
+    alignment: str = "RADEC"
+
+    @property
+    def radius(self) -> float:
+        """Radius in degrees of the largest circle that the table holds."""
+        return min(*map(abs, self.fov_lon.edges), *map(abs, self.fov_lat.edges))
+
+    def _inside(self, lon: FloatArray, lat: FloatArray, padded: bool) -> NDArray[np.bool_]:
         return np.asarray(self.fov_lon.locate(lon)[2] & self.fov_lat.locate(lat)[2])
 
     def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
@@ -171,3 +209,52 @@ class Background3D:
         )
         rows = np.arange(0, 4 * len(lon) + 1, 4)
         return csr_matrix((weights.ravel(), columns.ravel(), rows), shape=(len(lon), n_lon * n_lat))
+
+
+@dataclass(frozen=True, eq=False)
+class Background2D(_BackgroundTable):
+    """Background rate by distance from the pointing in s-1 MeV-1 sr-1 (BKG_2D).
+
+    Parameters
+    ----------
+    energy : `IrfAxis`
+        Reconstructed energy, TeV.
+    offset : `IrfAxis`
+        Degrees.
+    data : ndarray, shape (energy, offset)
+        Gaps in energy are filled.
+    """
+
+    tag = "bkg_2d"
+
+    energy: IrfAxis
+    offset: IrfAxis
+    data: FloatArray
+
+    @property
+    def radius(self) -> float:
+        """Radius in degrees of the largest circle that the table holds."""
+        return self.offset.edges[1]
+
+    def _inside(self, lon: FloatArray, lat: FloatArray, padded: bool) -> NDArray[np.bool_]:
+        distance, limit = _distance(lon, lat), self.offset.edges[1]
+        if padded and len(self.offset.bounds) > 1:
+            limit += self.offset.bounds[-1] - self.offset.bounds[-2]
+        return np.asarray(distance <= limit)
+
+    def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
+        """Linear interpolation between offsets, constant beyond the outer nodes."""
+        last = len(self.offset.nodes) - 1
+        nodes = self.offset.nodes
+        index, part, _ = self.offset.locate(np.clip(_distance(lon, lat), nodes[0], nodes[-1]))
+        columns = np.stack([index, np.minimum(index + 1, last)], axis=1)
+        weights = np.stack([1.0 - part, part], axis=1)
+        rows = np.arange(0, 2 * len(lon) + 1, 2)
+        return csr_matrix((weights.ravel(), columns.ravel(), rows), shape=(len(lon), last + 1))
+
+
+def _distance(lon: FloatArray, lat: FloatArray) -> FloatArray:
+    """Degrees from the pointing of field-of-view positions."""
+    cosine = np.cos(np.radians(lon)) * np.cos(np.radians(lat))
+    sine = np.hypot(np.sin(np.radians(lat)), np.sin(np.radians(lon)) * np.cos(np.radians(lat)))
+    return np.asarray(np.degrees(np.arctan2(sine, cosine)))

@@ -20,6 +20,10 @@ from .axis import FloatArray, IrfAxis
 
 # Probabilities under this are numerical noise of the tables.
 THRESHOLD = 1e-8
+# Numbers held at once where densities are followed one by one.
+_CHUNK = 1 << 21
+# Offsets at which an extrapolated density is followed, of many that lie close together.
+_KNOTS = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,9 @@ class EnergyDispersion2D:
     offset: IrfAxis
     data: NDArray[np.floating]
 
-    def probabilities(self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike) -> FloatArray:
+    def probabilities(
+        self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike, few_offsets: bool = False
+    ) -> FloatArray:
         """Probability that a photon is found in each reconstructed bin.
 
         The density is accumulated over the table's migra axis and normalised to 1.
@@ -57,6 +63,9 @@ class EnergyDispersion2D:
             Reconstructed energy, R bins.
         offsets : array_like, shape (P,)
             Degrees.
+        few_offsets : bool
+            Follow a density that would be extrapolated to below 0 at a few offsets, and interpolate
+            to the others: a fraction of the time for many, at 1e-4 of the probability.
 
         Returns
         -------
@@ -74,17 +83,90 @@ class EnergyDispersion2D:
         low = np.clip(np.searchsorted(bounds, edges, side="right") - 1, 0, len(bounds) - 2)
         share = np.clip((edges - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
 
-        def below(row: NDArray[np.intp]) -> FloatArray:
-            first, second = running[row[:, None], low], running[row[:, None], low + 1]
-            return np.asarray(first + (second - first) * share[..., None])
+        def below(
+            table: FloatArray, row: NDArray[np.intp], some: NDArray[np.intp] | slice
+        ) -> FloatArray:
+            first, second = table[row[:, None], low[some]], table[row[:, None], low[some] + 1]
+            return np.asarray(first + (second - first) * share[some][..., None])
 
-        cumulative = below(node) * lower_share + below(upper) * upper_share
-        at = self.offset.weights(offsets).T
+        everything = slice(None)
+        cumulative = below(running, node, everything) * lower_share
+        cumulative += below(running, upper, everything) * upper_share
+        at_offset = self.offset.weights(offsets).T
+        total = cumulative[:, -1:] @ at_offset
+        found = np.diff(cumulative[:, :-1], axis=1) @ at_offset
+
+        at_energy = self.energy.weights(samples)
+        table = self.data.reshape(len(self.energy.nodes), -1)
+        for rows, columns, outside in self._extrapolated(samples, np.asarray(offsets, dtype=float)):
+            # Where a straight line is drawn on beyond the nodes the density can fall below 0.
+            places, spread = at_offset[:, columns], None
+            if few_offsets and not outside and len(columns) > _KNOTS:
+                places, spread = self._knots(np.asarray(offsets, dtype=float)[columns])
+            step = max(1, _CHUNK // (places.shape[1] * len(bounds)))
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                density = self._clipped(at_energy[some] @ table, places)
+                held = below(density, np.arange(len(some)), some)
+                held = held if spread is None else held @ spread
+                found[np.ix_(some, np.arange(energy.nbin), columns)] = np.diff(held[:, :-1], axis=1)
+                total[some[:, None], 0, columns] = held[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = (np.diff(cumulative[:, :-1], axis=1) @ at) / (cumulative[:, -1:] @ at)
+            found = found / total
         found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
         found[found < THRESHOLD] = 0.0
         return np.asarray(found)
+
+    def _extrapolated(
+        self, samples: FloatArray, offsets: FloatArray
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp], bool]]:
+        """Energies and offsets (their places) beyond the outer nodes whose density needs care.
+
+        The last item tells whether the energies are what is beyond.
+        """
+        found = []
+        everywhere = np.arange(len(offsets))
+        outside = _beyond(self.energy, samples)
+        if outside.any() and len(offsets):
+            found.append((np.flatnonzero(outside), everywhere, True))
+        beyond = _beyond(self.offset, offsets)
+        if not beyond.any():
+            return found
+        node = self.energy.locate(samples)[0]
+        upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
+        for end, (near, far) in zip(self.offset.edges, ((0, 1), (-1, -2)), strict=True):
+            side = beyond & ((offsets < self.offset.nodes[0]) == (near == 0))
+            if not side.any():
+                continue
+            nodes = self.offset.nodes
+            stretch = (end - nodes[near]) / (nodes[near] - nodes[far])
+            outer, inner = self.data[..., near], self.data[..., far]
+            drawn = (outer + stretch * (outer - inner)) * np.diff(self._migra_bounds)
+            below = np.maximum(-drawn, 0.0).sum(axis=1)
+            negative = below > 1e-5 * np.maximum(drawn.sum(axis=1), 0.0)
+            rows = np.flatnonzero((negative[node] | negative[upper]) & ~outside)
+            if len(rows):
+                found.append((rows, np.flatnonzero(side), False))
+        return found
+
+    def _knots(self, offsets: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Interpolation matrices to a few offsets (offset, K), and from these to all (K, P)."""
+        knots = np.linspace(offsets.min(), offsets.max(), _KNOTS)
+        spread = np.stack([np.interp(offsets, knots, row) for row in np.eye(_KNOTS)])
+        return self.offset.weights(knots).T, spread
+
+    def _clipped(self, table: FloatArray, at_offset: FloatArray) -> FloatArray:
+        """Density, held at 0, accumulated to each migra edge, shape (S, migra + 1, P).
+
+        For tables (S, migra * offset) and an interpolation matrix (offset, P).
+        """
+        _, n_migra, n_offset = self.data.shape
+        density = table.reshape(-1, n_migra, n_offset) @ at_offset
+        running = np.zeros((len(density), n_migra + 1, density.shape[2]))
+        np.maximum(density, 0.0, out=density)
+        np.multiply(density, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
+        np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
+        return running
 
     @cached_property
     def _cumulative(self) -> FloatArray:
@@ -103,6 +185,14 @@ class EnergyDispersion2D:
             return bounds
         middle = 0.5 * (nodes[1:] + nodes[:-1])
         return np.concatenate([[nodes[0]], middle, [nodes[-1]]])
+
+
+def _beyond(axis: IrfAxis, values: FloatArray) -> NDArray[np.bool_]:
+    """Whether values lie between the outer nodes of an axis and its edges."""
+    if len(axis.nodes) == 1:
+        return np.zeros(values.shape, dtype=bool)
+    _, part, inside = axis.locate(values)
+    return np.asarray(inside & ((part < 0.0) | (part > 1.0)))
 
 
 @dataclass(frozen=True, eq=False)

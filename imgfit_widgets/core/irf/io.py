@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -21,15 +20,19 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
 from ..errors import DataError
+from ..tables import FileCache, Row, read_row
 from .aeff import EffectiveAreaTable2D
 from .axis import FloatArray, IrfAxis
-from .background import Background3D
+from .background import Background2D, Background3D
 from .edisp import EnergyDispersion2D
-from .psf import MultiGaussPSF
+from .fov import ALIGNMENTS
+from .psf import KingPSF, MultiGaussPSF, TablePSF
 
 log = logging.getLogger(__name__)
 
-Irf = EffectiveAreaTable2D | EnergyDispersion2D | MultiGaussPSF | Background3D
+PSF = MultiGaussPSF | KingPSF | TablePSF
+Background = Background2D | Background3D
+Irf = EffectiveAreaTable2D | EnergyDispersion2D | PSF | Background
 
 FITS_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, VerifyWarning)
 
@@ -38,23 +41,28 @@ FITS_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, V
 class IrfTable:
     """One row of arrays of a response HDU, with the words for its errors."""
 
-    where: str
-    row: Any
-    columns: fits.ColDefs
-    header: fits.Header
+    row: Row
 
-    def column(self, *names: str) -> FloatArray:
+    @property
+    def where(self) -> str:
+        return self.row.where
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.row.columns)
+
+    def column(self, *names: str) -> np.ndarray:
         """The first of some columns that is there."""
         for name in names:
-            if name in self.columns.names:
-                return np.asarray(self.row[name])
+            if name in self.row.columns:
+                return self.row.columns[name]
         raise DataError(
-            f"{self.where}: no column {' or '.join(names)}; "
-            f"there are {', '.join(self.columns.names)}"
+            f"{self.where}: no column {' or '.join(names)} with numbers; "
+            f"there are {', '.join(self.names) or 'none'}"
         )
 
     def unit(self, name: str) -> str:
-        return self.columns[name].unit or ""
+        return self.row.units[name]
 
     def values(self, name: str, unit: str) -> FloatArray:
         """A column in a unit, double precision."""
@@ -88,6 +96,8 @@ class IrfTable:
             return data.T
         if data.shape == shape:
             return data
+        if data.ndim == 1 and data.size == math.prod(shape):  # without TDIM
+            return data.reshape(shape[::-1]).T
         raise DataError(
             f"{self.where}: column {name} has shape {data.shape}, expected {shape[::-1]}"
         )
@@ -98,11 +108,21 @@ def _read_aeff(table: IrfTable) -> EffectiveAreaTable2D:
     offset = table.axis("offset", "THETA", "deg")
     area = np.nan_to_num(table.cube("EFFAREA", energy, offset).astype(float))
     unit = table.unit("EFFAREA") or "m2"
-    return EffectiveAreaTable2D(energy, offset, area * _factor(table, "EFFAREA", unit, "m2"))
+    area = area * _factor(table, "EFFAREA", unit, "m2")
+    limits = (_threshold(table, key) for key in ("LO_THRES", "HI_THRES"))
+    return EffectiveAreaTable2D(energy, offset, area, *limits)
+
+
+def _threshold(table: IrfTable, key: str) -> float | None:
+    """A safe energy of the header in TeV; None where it is missing or 0."""
+    number = table.row.keywords.number(key, "TeV")
+    if number is not None and number < 0:
+        raise DataError(f"{table.where}: keyword {key} is {number:g}; expected an energy in TeV")
+    return number or None
 
 
 def _read_edisp(table: IrfTable) -> EnergyDispersion2D:
-    prefix = "ETRUE" if "ETRUE_LO" in table.columns.names else "ENERG"
+    prefix = "ETRUE" if "ETRUE_LO" in table.names else "ENERG"
     energy = table.axis("energy_true", prefix, "TeV", log=True)
     migra = table.axis("migra", "MIGRA", "")
     offset = table.axis("offset", "THETA", "deg")
@@ -111,42 +131,80 @@ def _read_edisp(table: IrfTable) -> EnergyDispersion2D:
     return EnergyDispersion2D(energy, migra, offset, native)
 
 
-def _read_psf_3gauss(table: IrfTable) -> MultiGaussPSF:
+def _read_psf_gauss(table: IrfTable) -> MultiGaussPSF:
+    """PSF_3GAUSS, and what has fewer components."""
     energy = table.axis("energy_true", "ENERG", "TeV", log=True)
     offset = table.axis("offset", "THETA", "deg")
-    sigma = np.stack(
-        [
-            table.cube(f"SIGMA_{i}", energy, offset).astype(float)
-            * _factor(table, f"SIGMA_{i}", table.unit(f"SIGMA_{i}") or "deg", "deg")
-            for i in (1, 2, 3)
-        ]
+    sigma, amplitude = [], []
+    for i in (1, 2, 3):
+        name = next((n for n in (f"SIGMA_{i}", f"SIGMA{i}") if n in table.names), None)
+        if name is None and i == 1 and "SIGMA" in table.names:
+            name = "SIGMA"
+        if name is None and i > 1:
+            continue
+        name = name or "SIGMA_1"  # whose absence is an error
+        values = table.cube(name, energy, offset).astype(float)
+        sigma.append(values * _factor(table, name, table.unit(name) or "deg", "deg"))
+        height = np.ones_like(values)
+        if i > 1:
+            height = table.cube(f"AMPL_{i}", energy, offset).astype(float)
+        amplitude.append(height)
+    return MultiGaussPSF(
+        energy, offset, np.nan_to_num(np.stack(amplitude)), np.nan_to_num(np.stack(sigma))
     )
-    amplitude = np.ones_like(sigma)
-    for i in (2, 3):
-        amplitude[i - 1] = table.cube(f"AMPL_{i}", energy, offset)
-    return MultiGaussPSF(energy, offset, np.nan_to_num(amplitude), np.nan_to_num(sigma))
+
+
+def _read_psf_king(table: IrfTable) -> KingPSF:
+    energy = table.axis("energy_true", "ENERG", "TeV", log=True)
+    offset = table.axis("offset", "THETA", "deg")
+    sigma = table.cube("SIGMA", energy, offset).astype(float)
+    sigma = sigma * _factor(table, "SIGMA", table.unit("SIGMA") or "deg", "deg")
+    gamma = table.cube("GAMMA", energy, offset).astype(float)
+    return KingPSF(energy, offset, np.nan_to_num(sigma), np.nan_to_num(gamma))
+
+
+def _read_psf_table(table: IrfTable) -> TablePSF:
+    energy = table.axis("energy_true", "ENERG", "TeV", log=True)
+    offset = table.axis("offset", "THETA", "deg")
+    rad = table.axis("rad", "RAD", "deg")
+    edges = rad.bounds
+    if len(edges) == len(rad.nodes):  # nodes: edges half-way between them
+        middle = 0.5 * (edges[1:] + edges[:-1])
+        edges = np.concatenate([[max(2 * edges[0] - middle[0], 0.0)], middle, [edges[-1]]])
+    if edges[0] < 0:
+        raise DataError(f"{table.where}: column RAD_LO starts at {edges[0]:g} deg, expected 0")
+    values = table.cube("RPSF", energy, offset, rad)
+    return TablePSF(energy, offset, np.ascontiguousarray(edges, dtype=float), values)
 
 
 def _read_bkg_3d(table: IrfTable) -> Background3D:
     energy = table.axis("energy", "ENERG", "TeV", log=True)
     fov_lon = table.axis("fov_lon", "DETX", "deg")
     fov_lat = table.axis("fov_lat", "DETY", "deg")
-    name = "BKG" if "BKG" in table.columns.names else "BGD"
-    rate = table.cube(name, energy, fov_lon, fov_lat).astype(float)
-    unit = table.unit(name)
-    alignment = str(table.header.get("FOVALIGN", "RADEC")).strip().upper()
-    if alignment != "RADEC":
+    alignment = table.row.keywords.text_of("FOVALIGN", "RADEC").upper()
+    if alignment not in ALIGNMENTS:
         raise DataError(
-            f"{table.where}: FOVALIGN {alignment!r} is not supported yet; supported: 'RADEC'"
+            f"{table.where}: FOVALIGN is {alignment!r}, expected one of {', '.join(ALIGNMENTS)}"
         )
+    rate = _rate(table, energy, fov_lon, fov_lat)
+    return Background3D(energy, fov_lon, fov_lat, rate, alignment)
+
+
+def _read_bkg_2d(table: IrfTable) -> Background2D:
+    energy = table.axis("energy", "ENERG", "TeV", log=True)
+    offset = table.axis("offset", "THETA", "deg")
+    return Background2D(energy, offset, _rate(table, energy, offset))
+
+
+def _rate(table: IrfTable, *axes: IrfAxis) -> FloatArray:
+    """The rate of a background table in s-1 MeV-1 sr-1."""
+    name = "BKG" if "BKG" in table.names else "BGD"
+    rate = table.cube(name, *axes).astype(float)
+    unit = table.unit(name)
     if unit.replace(" ", "") not in ("", *_CHAINED_UNITS):
-        factor = _factor(table, name, unit, "s-1 MeV-1 sr-1")
-    else:
-        log.warning(
-            "%s: unit %r of %s cannot be read; taking s-1 MeV-1 sr-1", table.where, unit, name
-        )
-        factor = 1.0
-    return Background3D(energy, fov_lon, fov_lat, rate * factor)
+        return rate * _factor(table, name, unit, "s-1 MeV-1 sr-1")
+    log.warning("%s: unit %r of %s cannot be read; taking s-1 MeV-1 sr-1", table.where, unit, name)
+    return rate
 
 
 # What CTA's first data challenge writes: a chain of divisions, which the standard leaves open.
@@ -155,7 +213,11 @@ _CHAINED_UNITS = ("1/s/MeV/sr", "s^-1/MeV/sr")
 READERS: dict[str, Callable[[IrfTable], Irf]] = {
     "aeff_2d": _read_aeff,
     "edisp_2d": _read_edisp,
-    "psf_3gauss": _read_psf_3gauss,
+    "psf_3gauss": _read_psf_gauss,
+    "psf_gauss": _read_psf_gauss,
+    "psf_king": _read_psf_king,
+    "psf_table": _read_psf_table,
+    "bkg_2d": _read_bkg_2d,
     "bkg_3d": _read_bkg_3d,
 }
 
@@ -179,20 +241,6 @@ def open_fits(path: Path) -> fits.HDUList:
         raise DataError(f"{path}: not a FITS file, or a damaged one") from error
 
 
-def find_hdu(hdus: fits.HDUList, path: Path, name: str) -> Any:
-    """An HDU by its name, whatever its case; reads no further than it."""
-    seen: list[str] = []
-    with suppress(*FITS_ERRORS):
-        # Until there is no further HDU, which is an IndexError.
-        while True:
-            hdu = hdus[len(seen)]
-            if hdu.name.upper() == name.strip().upper():
-                return hdu
-            seen.append(hdu.name or "PRIMARY")
-    refuse_truncated(path)
-    raise DataError(f"{path}: no HDU {name!r}; there are {', '.join(seen)}")
-
-
 def refuse_truncated(path: Path) -> None:
     """DataError if a file cannot be read to its end (FITS comes in blocks of 2880 bytes)."""
     try:
@@ -206,7 +254,7 @@ def refuse_truncated(path: Path) -> None:
         raise DataError(f"{path}: cannot be read to its end; the file is truncated")
 
 
-def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
+def read_irf(path: Path, hdu_name: str, hdu_class: str, files: FileCache | None = None) -> Irf:
     """Read one instrument response.
 
     Parameters
@@ -214,6 +262,8 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
     path : Path
     hdu_name, hdu_class : str
         As the HDU index gives them.
+    files : `FileCache`, optional
+        Unpacked files to look into first.
 
     Raises
     ------
@@ -224,18 +274,17 @@ def read_irf(path: Path, hdu_name: str, hdu_class: str) -> Irf:
     reader = READERS.get(hdu_class.strip().lower())
     if reader is None:
         raise DataError(
-            f"{where}: responses of class {hdu_class!r} are not supported yet; "
-            f"supported: {', '.join(READERS)}"
+            f"{where}: responses of class {hdu_class!r} cannot be read; expected one of "
+            f"{', '.join(READERS)}"
         )
-    with open_fits(path) as hdus:
-        hdu = find_hdu(hdus, path, hdu_name)
-        try:
-            columns, row = hdu.columns, hdu.data[0]
-        except (*FITS_ERRORS, AttributeError) as error:
-            refuse_truncated(path)
-            raise DataError(f"{where}: cannot be read; the file is damaged") from error
-        if str(hdu.header.get("HDUCLAS3", "")).strip().upper() == "POINT-LIKE":
-            raise DataError(
-                f"{where}: is a point-like response (HDUCLAS3), from which no image can be made"
-            )
-        return reader(IrfTable(where, row, columns, hdu.header))
+    row = read_row(path, hdu_name, files)
+    if row.keywords.text_of("HDUCLAS3").upper() == "POINT-LIKE":
+        raise DataError(
+            f"{where}: is a point-like response (HDUCLAS3), which tells of one direction only; "
+            "images need full-enclosure responses"
+        )
+    try:
+        return reader(IrfTable(row))
+    except DataError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(where) else f"{where}: {text}") from error

@@ -11,7 +11,18 @@ from .collection import Models
 from .parameter import Parameter, ParameterField, Parameters
 from .prior import PRIORS, GaussianPrior, Prior, UniformPrior
 from .sky import Component, FoVBackgroundModel, SkyModel
-from .spatial import SPATIAL_MODELS, GaussianSpatialModel, PointSpatialModel, SpatialModel
+from .spatial import (
+    SPATIAL_MODELS,
+    ConstantSpatialModel,
+    DiskSpatialModel,
+    GaussianSpatialModel,
+    GeneralizedGaussianSpatialModel,
+    PointSpatialModel,
+    Shell2SpatialModel,
+    ShellSpatialModel,
+    SpatialModel,
+    TemplateSpatialModel,
+)
 from .spectral import (
     SPECTRAL_MODELS,
     ConstantSpectralModel,
@@ -29,11 +40,14 @@ __all__ = [
     "SPATIAL_MODELS",
     "SPECTRAL_MODELS",
     "Component",
+    "ConstantSpatialModel",
     "ConstantSpectralModel",
+    "DiskSpatialModel",
     "ExpCutoffPowerLawSpectralModel",
     "FoVBackgroundModel",
     "GaussianPrior",
     "GaussianSpatialModel",
+    "GeneralizedGaussianSpatialModel",
     "LogParabolaSpectralModel",
     "Models",
     "Parameter",
@@ -44,9 +58,12 @@ __all__ = [
     "PowerLawNormSpectralModel",
     "PowerLawSpectralModel",
     "Prior",
+    "Shell2SpatialModel",
+    "ShellSpatialModel",
     "SkyModel",
     "SpatialModel",
     "SpectralModel",
+    "TemplateSpatialModel",
     "TemplateSpectralModel",
     "UniformPrior",
 ]

@@ -80,6 +80,11 @@ def models_from_yaml(cls: type[M], text: str, path: str | Path | None = None) ->
     except YamlProblem as error:
         where = f"{error.place}: " if error.place else ""
         raise ModelError(f"{prefix}models: {where}not valid YAML: {error}") from None
+    if path:
+        for spatial in _with_files(data):
+            beside = Path(path).expanduser().parent / spatial["filename"]
+            if beside.exists():
+                spatial["filename"] = str(beside)
     try:
         models = models_from_dict(cls, data)
         file = data.get("covariance") if isinstance(data, dict) else None
@@ -146,6 +151,10 @@ def write_models(
     path = Path(path).expanduser()
     covariance_path = path.with_name(f"{path.stem}_covariance.dat")
     data = models_to_dict(models, full_output)
+    # A file in the same folder is named without it, as in Gammapy, so that the folder can move.
+    for spatial in _with_files(data):
+        if Path(spatial["filename"]).expanduser().absolute().parent == path.absolute().parent:
+            spatial["filename"] = Path(spatial["filename"]).name
     targets = [path]
     if write_covariance and len(models.parameters):
         data["covariance"] = covariance_path.name
@@ -161,6 +170,15 @@ def write_models(
     if len(targets) == 2:
         covariance_path.write_text(_covariance_text(models), encoding="utf-8")
     path.write_text(_dump(data), encoding="utf-8")
+
+
+def _with_files(data: Any) -> list[dict[str, Any]]:
+    """The spatial parts of a file's content that name a file of their own."""
+    components = data.get("components") if isinstance(data, dict) else data
+    if not isinstance(components, list):
+        return []
+    parts = [c.get("spatial") for c in components if isinstance(c, dict)]
+    return [p for p in parts if isinstance(p, dict) and isinstance(p.get("filename"), str)]
 
 
 # --- one component
@@ -257,8 +275,10 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
     if not isinstance(kind, str) or kind not in classes:
         raise ModelError(f"{where}.type: {_unknown(kind, [cls.tag[0] for cls in registry])}")
     cls = classes[kind]
-    spatial = issubclass(cls, SpatialModel)
-    own = ("frame",) if spatial else ("energy", "values") if cls is Template else ()
+    if issubclass(cls, SpatialModel):
+        own = ("frame", *cls.further_keys)
+    else:
+        own = ("energy", "values") if cls is Template else ()
     _known_keys(data, ("type", "parameters", *own), where)
     entries = data.get("parameters")
     entries = [] if entries is None else entries
@@ -271,8 +291,9 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
             if name in values:
                 raise ModelError(f"{where}.parameters[{i}] ({name}): this parameter is given twice")
             values[name] = parameter
-        if spatial:
-            values["frame"] = str(data.get("frame", "icrs"))
+        if issubclass(cls, SpatialModel):
+            frame = data.get("frame")
+            return cls.from_dict(data, None if frame is None else str(frame), values)
         if cls is Template:
             values |= {key: _table_column(data, key, where) for key in own}
             if "norm" not in values:
@@ -424,7 +445,9 @@ def _part_to_dict(part: ParameterOwner, full: bool) -> dict[str, Any]:
         }
     data: dict[str, Any] = {"type": part.tag[0]}
     if isinstance(part, SpatialModel):
-        data["frame"] = part.frame
+        if part.has_position:
+            data["frame"] = part.frame
+        data |= part.to_dict()
     fields = part.fields()
     data["parameters"] = [_parameter_to_dict(p, fields[p.name], full) for p in part.parameters]
     return data

@@ -195,9 +195,7 @@ class SkyModel(_NamedModel):
 
     def copy(self, name: str | None = None) -> SkyModel:
         """A copy that shares no parameter."""
-        spatial = type(self.spatial_model)(
-            frame=self.frame, **{p.name: p for p in self.spatial_model.parameters}
-        )
+        spatial = self.spatial_model.copy()
         spectral = self.spectral_model.copy()
         return SkyModel(spectral, spatial, self.name if name is None else name, self.datasets_names)
 

@@ -1,0 +1,186 @@
+"""The image of a source at every pixel centre of a dataset, as mixtures over Gaussian widths.
+
+The PSF is a mixture of Gaussians, so the image of a source at pixel i is ``sum_w c[i, w] B_w``: the
+weights c follow exposure, PSF and energy dispersion at i exactly, and B_w is a Gaussian integrated
+over pixels, which varies only with the projection. This is what `Evaluator` predicts for a source
+there (with the exposure of its centre), but for a whole map at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.special import erfc
+
+from ..dataset import MapDataset
+from ..errors import DataError, InputError, ModelError
+from ..models import GaussianSpatialModel, PointSpatialModel, SkyModel
+from ..pixels import PixelIntegrals
+from ..response import PixelPosition
+from .bands import ReferenceCounts, node_weights
+
+FloatArray = NDArray[np.float64]
+
+__all__ = ["SourceImages", "Stamps", "reach_of", "source_size"]
+
+_NEGLIGIBLE = 1e-7
+"""Widths whose share of the mixture stays below this everywhere are left out."""
+
+
+def source_size(model: SkyModel) -> float:
+    """Standard deviation of a source in degrees, 0 for a point.
+
+    Raises
+    ------
+    ModelError
+        For a shape that is neither a point nor a round Gaussian.
+    """
+    spatial = model.spatial_model
+    if isinstance(spatial, PointSpatialModel):
+        return 0.0
+    if isinstance(spatial, GaussianSpatialModel) and spatial.e.value == 0:
+        sigma = float(spatial.sigma.value * spatial.sigma.factor_to_expected)
+        if sigma >= 0 and np.isfinite(sigma):
+            return sigma
+    raise ModelError(
+        f"{model.name}: {type(spatial).__name__} cannot be the shape of a TS map; expected a "
+        "point or a round Gaussian"
+    )
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """Mixture weights of a source at some pixels of a dataset.
+
+    ``reference`` is of those pixels; ``nodes`` (pixels, N) turns ``psf`` (N, T, W), the PSF weights
+    on N nodes, into those at the pixels.
+    """
+
+    widths: FloatArray
+    reference: ReferenceCounts
+    nodes: csr_matrix
+    psf: FloatArray
+    bins: slice
+
+    @classmethod
+    def of(cls, dataset: MapDataset, model: SkyModel, bins: slice) -> SourceImages:
+        """Prepare all pixels of a dataset for some of its energy bins.
+
+        Raises
+        ------
+        DataError
+            If the dataset lacks exposure, energy dispersion or PSF.
+        """
+        if dataset.psf is None:
+            raise DataError(f"dataset {dataset.name!r}: has no psf, which a source needs")
+        weights = np.nan_to_num(np.asarray(dataset.psf.weights, dtype=float))
+        flat = weights.reshape(*weights.shape[:2], -1)
+        used = np.abs(flat).max(axis=(0, 2)) > _NEGLIGIBLE
+        if not used.any():
+            raise DataError(f"dataset {dataset.name!r}: its psf is empty")
+        reference = ReferenceCounts.of(dataset, model.spectral_model)
+        flat = flat[:, used]
+        valid = flat.any(axis=(0, 1)).reshape(weights.shape[2:])
+        if (
+            dataset.edisp is not None
+            and dataset.psf.geom.is_aligned(dataset.edisp.geom)
+            and np.array_equal(valid.ravel(), reference.valid)
+        ):
+            nodes = reference.nodes  # as in most datasets
+        else:
+            nodes = node_weights(dataset.geom, dataset.psf.geom, valid)
+        return cls(
+            np.hypot(np.asarray(dataset.psf.widths, dtype=float)[used], source_size(model)),
+            reference,
+            nodes,
+            np.ascontiguousarray(flat.transpose(2, 0, 1)),
+            bins,
+        )
+
+    def at(self, pixels: Any) -> SourceImages:
+        """The same for some of the pixels."""
+        reference = replace(
+            self.reference,
+            exposure=self.reference.exposure[:, pixels],
+            edisp=self.reference.edisp[:, pixels],
+        )
+        return replace(self, reference=reference, nodes=self.nodes[pixels])
+
+    def trimmed(self) -> SourceImages:
+        """The same with only the nodes that the pixels need."""
+        needed, place = np.unique(self.nodes.indices, return_inverse=True)
+        shape = (self.nodes.shape[0], len(needed))
+        nodes = csr_matrix((self.nodes.data, place, self.nodes.indptr), shape)
+        return replace(self, nodes=nodes, psf=self.psf[needed])
+
+    def mixtures(self) -> FloatArray:
+        """Counts in each width at the reference amplitude, shape (bins, pixels, W)."""
+        ref = self.reference
+        psf = self.nodes @ self.psf.reshape(len(self.psf), -1)
+        psf = psf.reshape(-1, *self.psf.shape[1:])
+        exposure = (ref.mixing_exposure * ref.flux[:, None]) @ ref.exposure  # (T, pixels)
+        mixing = ref.mixing_edisp[:, self.bins]
+        by_bin = np.tensordot(mixing, ref.edisp, axes=1) * exposure[:, None, :]  # (T, bins, pixels)
+        return np.asarray(np.matmul(by_bin.transpose(2, 1, 0), psf).transpose(1, 0, 2))
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Gaussians at the centre of a pixel, integrated over the pixels around it.
+
+    Attributes
+    ----------
+    factors : list of (ndarray, ndarray)
+        Rows (W, 2 half_y + 1) and columns (W, 2 half_x + 1), whose products add up to `images`:
+        one pair, and one for the skew of the projection if there is any.
+    images : ndarray, shape (W, 2 half_y + 1, 2 half_x + 1)
+    """
+
+    factors: list[tuple[FloatArray, FloatArray]]
+    images: FloatArray
+
+    @classmethod
+    def at(
+        cls, widths: FloatArray, position: PixelPosition, x: float, y: float, half: tuple[int, int]
+    ) -> Stamps:
+        """For widths (W,) in degrees, at a pixel position; ``half`` pixels along y and x."""
+        metric = position.metric(x, y)[0]
+        scale_x, scale_y = math.sqrt(metric[0]), math.sqrt(metric[2])
+        rho = float(metric[1] / (scale_x * scale_y))
+        along_y, along_x = (
+            PixelIntegrals(np.arange(-h, h + 2) - 0.5, 0.0, widths * scale)
+            for h, scale in zip(half, (scale_y, scale_x), strict=True)
+        )
+        factors = [(along_y.value, along_x.value)]
+        if abs(rho) > 1e-9:
+            factors.append((rho * along_y.moment(0), along_x.moment(0)))
+        images = sum(rows[:, :, None] * columns[:, None, :] for rows, columns in factors)
+        return cls(factors, np.asarray(images))
+
+    def sums(self, image: FloatArray) -> FloatArray:
+        """Sum of an image under each Gaussian: (ny + 2 half_y, nx + 2 half_x) to (ny, nx, W)."""
+        found: Any = 0.0
+        for rows, columns in self.factors:
+            tall = sliding_window_view(image, rows.shape[1], axis=0) @ rows.T
+            wide = sliding_window_view(tall, columns.shape[1], axis=1)
+            found = found + np.einsum("yxwd,wd->yxw", wide, columns)
+        return np.asarray(found)
+
+
+def reach_of(mixture: FloatArray, widths: FloatArray, share: float) -> float:
+    """Distance in degrees beyond which, along one axis, less than a share of a mixture lies."""
+    if not 0 < share < 1:
+        raise InputError(f"reach: {share!r} is no share; expected between 0 and 1")
+    total = abs(float(mixture.sum()))
+    if not total > 0:
+        return float(widths.max())
+    distance = np.linspace(0.0, 5.0 * float(widths.max()), 400)
+    tail = np.abs(erfc(distance[:, None] / (math.sqrt(2.0) * widths)) @ mixture) / total
+    beyond = np.flatnonzero(tail > share)
+    return float(distance[min(beyond[-1] + 1, len(distance) - 1)]) if len(beyond) else 0.0

@@ -1,0 +1,492 @@
+"""One observation in its part of the map: counts, background, mask and responses."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.wcs.utils import proj_plane_pixel_scales
+from numpy.typing import NDArray
+
+from ..data import GTI, Observation, RunInfo
+from ..errors import DataError
+from ..irf.aeff import EffectiveAreaTable2D
+from ..irf.axis import FloatArray
+from ..irf.psf import PSF_WIDTHS
+from ..maps import WcsGeom, nearest_pixel, positions, rotation, unit_vectors
+from ..progress import Progress, silent
+from .background import Matched
+from .reduction import NEEDS, Reduction
+
+log = logging.getLogger(__name__)
+
+Window = tuple[slice, slice]
+BoolArray = NDArray[np.bool_]
+
+# Step in ln E of the energies over which "exact" averages area and energy dispersion in a bin.
+SUB_STEP = 0.0155
+# Pixels and nodes that are computed between two looks at whether to stop.
+_PIXELS, _NODES = 65536, 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one observation adds, in a window of the map.
+
+    A map that is not selected, or for which the run has no response, is None.
+    """
+
+    info: RunInfo
+    window: Window
+    counts: FloatArray  # (R, y, x)
+    background: FloatArray | None  # (R, y, x), before its norm
+    mask: BoolArray  # (R, y, x)
+    aeff: EffectiveAreaTable2D | None
+    offset: FloatArray  # (y, x), infinite where the run is not used
+    norm: float
+    norm_error: float
+    nodes: Window  # of the coarse geometry, (v, u)
+    exposure_psf: FloatArray  # (T, v, u), where the run enters the PSF map
+    exposure_edisp: FloatArray  # (T, v, u)
+    bands: BoolArray  # (R, v, u), what of the energy dispersion is inside the mask
+    psf: FloatArray | None  # (T, v, u, W)
+    edisp: FloatArray | None  # (T, R, v, u)
+    gti: GTI
+
+    @property
+    def maps(self) -> list[str]:
+        """The maps that the run has."""
+        parts = {
+            "exposure": self.aeff,
+            "background": self.background,
+            "psf": self.psf,
+            "edisp": self.edisp,
+        }
+        return [name for name, value in parts.items() if value is not None]
+
+
+def reduce_run(
+    observation: Observation, reduction: Reduction, masked: bool, progress: Progress = silent
+) -> Run | None:
+    """Reduce one run.
+
+    Parameters
+    ----------
+    observation : `Observation`
+    reduction : `Reduction`
+    masked : bool
+        Only where the run enters a stack, or all of its window with the mask beside it.
+    progress : callable
+        Called often enough for a cancel within 0.2 s.
+
+    Returns
+    -------
+    Run or None
+        None if the run lies off the map.
+    """
+    log.info("Processing observation %d", observation.obs_id)
+    label = f"Run {observation.obs_id}"
+    progress(0.0, f"{label}: reading events")
+    ra, dec = observation.pointing
+    window = find_window(reduction, ra, dec)
+    if window is None:
+        return None
+    rows, columns = window
+    axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+    pointing = unit_vectors(ra, dec)
+    has = {name: _has(observation, reduction, name) for name in NEEDS}
+
+    vectors = reduction.vectors[:, rows, columns].reshape(3, -1)
+    offset = _offset(vectors, pointing)
+    with np.errstate(invalid="ignore"):
+        safe = np.isfinite(offset) & (offset < reduction.safe_mask.offset_limit)
+    # A ring looks at all of the window; otherwise what is masked need not be computed.
+    whole = not masked or (reduction.background is not None and not reduction.background.scales_run)
+    used = np.isfinite(offset) if whole else safe
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+
+    if "counts" in reduction.selection:
+        counts = _count(observation, reduction, window, pointing)
+    else:
+        counts = np.zeros((axis.nbin, *shape))
+
+    background: FloatArray | None = None
+    mask: BoolArray = np.broadcast_to(safe, (axis.nbin, offset.size)).reshape(axis.nbin, *shape)
+    if has["background"]:
+        solid_angle = reduction.geom.solid_angle()[rows, columns].ravel()[used]
+        expected = np.zeros((axis.nbin, offset.size))
+        rate = _background(observation, reduction, vectors[:, used], progress, label)
+        expected[:, used] = rate * (observation.ontime * solid_angle)
+        background = expected.reshape(axis.nbin, *shape)
+        # Where the table knows no background the run cannot be used (it is not 0 in truth).
+        mask = mask & (background > 0.0)
+    progress(0.5, f"{label}: safe mask")
+    trusted = _bands(observation, reduction, window, pointing, background)
+    mask = mask & trusted[:, None, None]
+
+    matched = Matched(np.zeros(0) if background is None else background)
+    if background is not None and reduction.background is not None:
+        keep = reduction.keep(rows, columns)
+        progress(0.55, f"{label}: matching the background")
+        matched = reduction.background.run(counts, background, mask, keep, _scales(reduction))
+        background = matched.background
+        mask = mask & matched.mask
+        if matched.problem:
+            log.warning(
+                "Observation %d: %s; the run is not used", observation.obs_id, matched.problem
+            )
+            mask = np.zeros_like(mask)
+
+    exposed = used & mask.any(axis=0).ravel() if masked else used
+    exposed_offset = np.where(exposed, offset, np.inf).reshape(shape)
+
+    livetime = observation.livetime
+    nodes, at_nodes, seen_psf, bands = _nodes(reduction, window, pointing, mask, trusted, masked)
+    box = (nodes[0].stop - nodes[0].start, nodes[1].stop - nodes[1].start)
+    exposure = np.ones((axis_true.nbin, *box))
+    if observation.has("aeff"):
+        area = observation.aeff.evaluate(axis_true.centers, at_nodes)
+        exposure = (area * livetime).reshape(exposure.shape)
+    psf = edisp = None
+    if has["psf"] or has["edisp"]:
+        psf, edisp = _responses(observation, reduction, at_nodes, has, box, progress, label)
+    scaled = reduction.background is not None and reduction.background.scales_run
+    norm = float(matched.norm) if scaled and not matched.problem else None
+    return Run(
+        info=RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, norm),
+        window=window,
+        counts=counts,
+        background=background,
+        mask=mask,
+        aeff=observation.aeff if has["exposure"] else None,
+        offset=exposed_offset,
+        norm=float(matched.norm),
+        norm_error=float(matched.norm_error),
+        nodes=nodes,
+        exposure_psf=exposure * seen_psf,
+        exposure_edisp=exposure * bands.any(axis=0),
+        bands=bands,
+        psf=psf,
+        edisp=edisp,
+        gti=observation.gti,
+    )
+
+
+def _has(observation: Observation, reduction: Reduction, name: str) -> bool:
+    """Whether a map is to be made and can be."""
+    if name not in reduction.selection:
+        return False
+    if observation.has(NEEDS[name]):
+        return True
+    log.warning(
+        "Observation %d has no %s, so its map of the %s is left out",
+        observation.obs_id,
+        NEEDS[name],
+        name,
+    )
+    return False
+
+
+def find_window(reduction: Reduction, ra: float, dec: float) -> Window | None:
+    """Rows and columns within ``offset_max`` of a pointing (ICRS degrees); None if there are none.
+
+    A box of that half width in pixels of the map's centre, as in Gammapy. Where pixels shrink
+    towards a pole that box would cut the field of view, so "exact" widens it to hold all of it.
+    """
+    geom = reduction.geom
+    x, y = geom.lonlat_to_pix(*geom.from_frame(ra, dec, "icrs"))
+    window: Window | None = None
+    if np.isfinite(x) and np.isfinite(y):
+        window = _cutout(geom, float(x), float(y), reduction.offset_max)
+    if reduction.exact:
+        with np.errstate(invalid="ignore"):
+            offset = _offset(reduction.vectors[:, ::4, ::4].reshape(3, -1), unit_vectors(ra, dec))
+            near = (offset < reduction.offset_max).reshape(reduction.vectors[0, ::4, ::4].shape)
+        if near.any():
+            window = _widened(window, _bounding_box(near), geom.shape)
+    return window
+
+
+def _cutout(geom: WcsGeom, x: float, y: float, half_width: float) -> Window | None:
+    spans = []
+    for at, scale, length in zip((y, x), geom.pixel_scales[::-1], geom.shape, strict=True):
+        size = max(round(2.0 * half_width / scale), 1)
+        start = math.ceil(at - size / 2.0)
+        spans.append(slice(max(start, 0), min(start + size, length)))
+    rows, columns = spans
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return None
+    return rows, columns
+
+
+def _widened(window: Window | None, coarse: Window, shape: tuple[int, int]) -> Window:
+    """A window that holds a box of every fourth pixel too, if that sticks out by more than 8."""
+    if window is None:
+        window = (slice(coarse[0].start * 4, 1), slice(coarse[1].start * 4, 1))
+    spans = []
+    for span, box, length in zip(window, coarse, shape, strict=True):
+        start, stop = span.start, span.stop
+        if box.start * 4 < start - 8:
+            start = max(box.start * 4 - 4, 0)
+        if box.stop * 4 - 3 > stop + 8:
+            stop = min(box.stop * 4 + 4, length)
+        spans.append(slice(start, max(stop, start + 1)))
+    return spans[0], spans[1]
+
+
+def _scales(reduction: Reduction) -> tuple[float, float]:
+    """Size of a pixel along x and y in degrees; in Gammapy that of the header."""
+    if reduction.exact:
+        return reduction.geom.pixel_scales
+    x, y = proj_plane_pixel_scales(reduction.geom.wcs)
+    return float(x), float(y)
+
+
+def _background(
+    observation: Observation,
+    reduction: Reduction,
+    vectors: FloatArray,
+    progress: Progress,
+    label: str,
+) -> FloatArray:
+    """Background rate in each bin at positions (3, P), s-1 sr-1, shape (R, P)."""
+    axis = reduction.energy_axis
+    frames = observation.fov_rotations(reduction.exact)
+    rate = np.zeros((axis.nbin, vectors.shape[1]))
+    steps = [(f, s) for f in frames for s in range(0, max(vectors.shape[1], 1), _PIXELS)]
+    for number, ((weight, matrix), start) in enumerate(steps):
+        progress(0.2 + 0.3 * number / len(steps), f"{label}: background")
+        part = slice(start, start + _PIXELS)
+        x, y, z = matrix @ vectors[:, part]
+        lon = np.degrees(np.arctan2(y, x))
+        lat = np.degrees(np.arcsin(np.clip(z, -1.0, 1.0)))
+        found = observation.bkg.integrate(axis, lon, lat, power_law_bins=not reduction.exact)
+        rate[:, part] += weight * found
+    return rate
+
+
+def _bands(
+    observation: Observation,
+    reduction: Reduction,
+    window: Window,
+    pointing: FloatArray,
+    background: FloatArray | None,
+) -> BoolArray:
+    """Energy bins that the safe masks trust, shape (R,)."""
+    safe = reduction.safe_mask
+    missing = [kind for kind in safe.responses if not observation.has(kind)]
+    if missing:
+        raise DataError(
+            f"observation {observation.obs_id}: has no {missing[0]}, which the safe mask "
+            f"{', '.join(safe.methods)} needs"
+        )
+    if safe.position is not None:
+        at = unit_vectors(*safe.position)
+    else:
+        rows, columns = window
+        middle = (columns.start + columns.stop - 1) / 2.0, (rows.start + rows.stop - 1) / 2.0
+        at = unit_vectors(
+            *reduction.geom.to_frame(*reduction.geom.pix_to_lonlat(*middle), frame="icrs")
+        )
+    offset = float(_offset(at[:, None], pointing)[0])
+    total = None if background is None else background.sum(axis=(1, 2))
+    return safe.bands(
+        observation,
+        reduction.energy_axis,
+        reduction.energy_axis_true,
+        offset if np.isfinite(offset) else 0.0,
+        total,
+    )
+
+
+def _nodes(
+    reduction: Reduction,
+    window: Window,
+    pointing: FloatArray,
+    mask: BoolArray,
+    trusted: BoolArray,
+    masked: bool,
+) -> tuple[Window, FloatArray, BoolArray, BoolArray]:
+    """Where on the coarse grid a run has responses.
+
+    Returns
+    -------
+    nodes : (slice, slice)
+    offsets : ndarray, shape (P,)
+        Of the nodes, row by row, degrees.
+    seen : ndarray of bool, shape (v, u)
+        Nodes at which the run enters the PSF map.
+    bands : ndarray of bool, shape (R, v, u)
+        Bins that enter the energy dispersion.
+    """
+    offset = _offset(reduction.vectors_irf.reshape(3, -1), pointing)
+    offset = offset.reshape(reduction.geom_irf.shape)
+    n_bands = len(mask)
+    if not reduction.exact:
+        geom = reduction.geom_irf
+        x, y = geom.lonlat_to_pix(*positions(rotation("icrs", geom.frame) @ pointing))
+        nodes = _cutout(geom, float(x), float(y), reduction.offset_max)
+        nodes = nodes or (slice(0, 0), slice(0, 0))
+        if not masked:
+            every = np.ones((n_bands, *offset[nodes].shape), dtype=bool)
+            return nodes, offset[nodes].ravel(), every[0], every
+        # In the coordinates of the window: nodes can lie between two pixels, and then rounding
+        # decides which one is looked up.
+        own = geom.crop(*nodes)
+        v, u = np.mgrid[: own.shape[0], : own.shape[1]]
+        lon, lat = own.wcs.wcs_pix2world(u.ravel(), v.ravel(), 0)
+        px, py = reduction.geom.crop(*window).lonlat_to_pix(lon, lat)
+        px, py = px.reshape(own.shape), py.reshape(own.shape)
+        bands = _at_nodes(mask, px, py, linear=True)
+        seen = _at_nodes(np.any(mask, axis=0, keepdims=True), px, py, linear=False)[0]
+        return nodes, offset[nodes].ravel(), seen, bands
+    # Some nodes further than the events reach, so that nothing is interpolated with nothing.
+    margin = 1.5 * reduction.binsz_irf
+    steps = [margin / scale for scale in reduction.geom.pixel_scales]
+    px, py = reduction.nodes_xy
+    rows, columns = window
+    with np.errstate(invalid="ignore"):
+        near: BoolArray = (px > columns.start - steps[0]) & (px < columns.stop + steps[0])
+        near &= (py > rows.start - steps[1]) & (py < rows.stop + steps[1])
+        near &= np.isfinite(offset)
+        if masked:
+            limit = min(reduction.safe_mask.offset_limit, reduction.offset_max * np.sqrt(2.0))
+            near &= offset < limit + margin
+    nodes = _bounding_box(near)
+    seen = near[nodes]
+    if not masked:
+        every = np.repeat(seen[None], n_bands, axis=0)
+        return nodes, offset[nodes].ravel(), seen, every
+    some = mask.any(axis=(1, 2)) & trusted
+    bands = some[:, None, None] & seen
+    return nodes, offset[nodes].ravel(), seen & np.any(some), bands
+
+
+def _at_nodes(mask: BoolArray, x: FloatArray, y: FloatArray, linear: bool) -> BoolArray:
+    """A mask (R, ny, nx) at pixel positions: of the nearest pixel, or any of its neighbours.
+
+    The first is False beyond the mask; the second is continued there, as Gammapy does for the
+    energy dispersion: what a bilinear interpolation of 0 and 1 gives is taken unless it is 0.
+    """
+    ny, nx = mask.shape[1:]
+    if not linear:
+        i, j = nearest_pixel(x), nearest_pixel(y)
+        inside = (i >= 0) & (i < nx) & (j >= 0) & (j < ny)
+        return np.asarray(mask[:, np.clip(j, 0, ny - 1), np.clip(i, 0, nx - 1)] & inside)
+    i = np.clip(np.floor(x).astype(int), 0, max(nx - 2, 0))
+    j = np.clip(np.floor(y).astype(int), 0, max(ny - 2, 0))
+    next_i, next_j = np.minimum(i + 1, nx - 1), np.minimum(j + 1, ny - 1)
+    values = mask.astype(float)
+    lower = values[:, j, i] * (1 - (x - i)) + values[:, j, next_i] * (x - i)
+    upper = values[:, next_j, i] * (1 - (x - i)) + values[:, next_j, next_i] * (x - i)
+    return np.asarray(lower * (1 - (y - j)) + upper * (y - j) != 0.0)
+
+
+def _responses(
+    observation: Observation,
+    reduction: Reduction,
+    offsets: FloatArray,
+    has: dict[str, bool],
+    box: tuple[int, int],
+    progress: Progress,
+    label: str,
+) -> tuple[FloatArray | None, FloatArray | None]:
+    """PSF (T, v, u, W) and energy dispersion (T, R, v, u) at the nodes."""
+    n_true, n_bands = reduction.energy_axis_true.nbin, reduction.energy_axis.nbin
+    psf = np.zeros((n_true, len(offsets), len(PSF_WIDTHS))) if has["psf"] else None
+    edisp = np.zeros((n_true, n_bands, len(offsets))) if has["edisp"] else None
+    for start in range(0, len(offsets), _NODES):
+        progress(0.6 + 0.35 * start / len(offsets), f"{label}: PSF and energy dispersion")
+        part = slice(start, start + _NODES)
+        energies, kernel = reduction.energy_axis_true.centers, None
+        if observation.has("edisp") and observation.has("aeff"):
+            energies, kernel = energy_response(observation, reduction, offsets[part])
+        elif edisp is not None:
+            kernel = observation.edisp.probabilities(energies, reduction.energy_axis, offsets[part])
+        if edisp is not None:
+            edisp[:, :, part] = kernel
+        if psf is not None:
+            psf[:, part] = observation.psf.mixture(energies, offsets[part])
+    return (
+        None if psf is None else psf.reshape(n_true, *box, -1),
+        None if edisp is None else edisp.reshape(n_true, n_bands, *box),
+    )
+
+
+def energy_response(
+    observation: Observation, reduction: Reduction, offsets: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Energies at which to take the PSF (T,), and energy-dispersion kernels (T, R, P).
+
+    Gammapy takes both at the centre of a true-energy bin. Near the threshold area and dispersion
+    rise so steeply within a bin that this costs 0.3 % of the counts; so "exact" averages the
+    product of area and dispersion over the bin for a power law of index 2, relative to the area at
+    the centre (by which the kernel will be multiplied), and takes the PSF at the mean energy of the
+    photons that are found.
+    """
+    axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+    if not reduction.exact:
+        return axis_true.centers, observation.edisp.probabilities(axis_true.centers, axis, offsets)
+    edges = np.log(axis_true.bounds)
+    widest = float(np.diff(edges).max())
+    fraction = np.linspace(0.0, 1.0, max(4, math.ceil(widest / SUB_STEP)) + 1)
+    sub_edges = np.exp(edges[:-1, None] + np.diff(edges)[:, None] * fraction)
+    samples = np.sqrt(sub_edges[:, 1:] * sub_edges[:, :-1])
+    flux = 1.0 / sub_edges[:, :-1] - 1.0 / sub_edges[:, 1:]
+    flux /= flux.sum(axis=1, keepdims=True)
+
+    shape = (*samples.shape, len(offsets))
+    area = observation.aeff.evaluate(samples.ravel(), offsets).reshape(shape)
+    centre = observation.aeff.evaluate(axis_true.centers, offsets)
+    found = observation.edisp.probabilities(samples.ravel(), axis, offsets, few_offsets=True)
+    photons = found.reshape(*samples.shape, axis.nbin, -1) * (flux[..., None] * area)[:, :, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kernel = np.nan_to_num(photons.sum(axis=1) / centre[:, None], posinf=0.0)
+        weight = photons.sum(axis=(2, 3))
+        mean = np.exp((weight * np.log(samples)).sum(axis=1) / weight.sum(axis=1))
+    return np.where(np.isfinite(mean), mean, axis_true.centers), kernel
+
+
+def _bounding_box(inside: NDArray[np.bool_]) -> Window:
+    """Rows and columns that hold all that is inside; empty if nothing is."""
+    spans = []
+    for axis in (1, 0):
+        index = np.flatnonzero(inside.any(axis=axis))
+        spans.append(slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0, 0))
+    return spans[0], spans[1]
+
+
+def _offset(vectors: FloatArray, pointing: FloatArray) -> FloatArray:
+    """Angular distance in degrees of unit vectors (3, N) from one (3,)."""
+    half = 0.5 * np.sqrt(((vectors - pointing[:, None]) ** 2).sum(axis=0))
+    return np.asarray(2.0 * np.degrees(np.arcsin(np.minimum(half, 1.0))))
+
+
+def _count(
+    observation: Observation, reduction: Reduction, window: Window, pointing: FloatArray
+) -> FloatArray:
+    """Events in the bins of a window, shape (R, y, x)."""
+    geom, bounds = reduction.geom, reduction.energy_axis.bounds
+    rows, columns = window
+    events = observation.events
+    near = (events.energy >= bounds[0]) & (events.energy < bounds[-1])
+    ra, dec, energy = events.ra[near], events.dec[near], events.energy[near]
+    # Only events that can fall into the window need the full projection.
+    reach = np.radians(reduction.offset_max * np.sqrt(2.0) + 2.0 * max(geom.pixel_scales))
+    vectors = unit_vectors(ra, dec)
+    near = pointing @ vectors > np.cos(min(reach, np.pi))
+    if geom.frame == "icrs":  # as they stand: turning would move events that lie on an edge
+        lon, lat = ra[near].astype(float), dec[near].astype(float)
+    else:
+        lon, lat = positions(rotation("icrs", geom.frame) @ vectors[:, near])
+    x, y = geom.lonlat_to_pix(lon, lat)
+    column = nearest_pixel(x) - columns.start
+    row = nearest_pixel(y) - rows.start
+    n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
+    inside = (column >= 0) & (column < n_columns) & (row >= 0) & (row < n_rows)
+    band = np.searchsorted(bounds, energy[near][inside], side="right") - 1
+    flat = (band * n_rows + row[inside]) * n_columns + column[inside]
+    n_bins = (len(bounds) - 1) * n_rows * n_columns
+    return np.bincount(flat, minlength=n_bins).astype(float).reshape(-1, n_rows, n_columns)

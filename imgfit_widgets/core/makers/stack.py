@@ -1,0 +1,292 @@
+"""Runs added up into one dataset, or each made into a dataset of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+import numpy as np
+
+from ..data import GTI, Observation, RunInfo
+from ..dataset import Datasets, MapDataset
+from ..errors import DataError, ImgfitError
+from ..irf.edisp import EDispKernelMap
+from ..irf.psf import PSF_WIDTHS, PSFMap
+from ..maps import WcsNDMap
+from ..models import FoVBackgroundModel, Models
+from ..parallel import imap
+from ..progress import Progress, part, silent
+from .reduction import Reduction
+from .run import Run, Window, reduce_run
+
+log = logging.getLogger(__name__)
+
+# Rows of an exposure map that are computed between two looks at whether to stop.
+_ROWS = 128
+
+
+def reduce_observations(
+    observations: Sequence[Observation],
+    reduction: Reduction,
+    stack: bool = True,
+    name: str = "stacked",
+    progress: Progress = silent,
+    executor: Executor | None = None,
+    failed: dict[int, str] | None = None,
+) -> Datasets:
+    """Reduce observations to datasets.
+
+    Parameters
+    ----------
+    observations : sequence of `Observation`
+    reduction : `Reduction`
+    stack : bool
+        One dataset called ``name``, or one a run called ``obs-OBS_ID``.
+    progress : callable
+        ``progress(fraction, message)``; may raise `Cancelled`, and is called often enough for that
+        to take effect within 0.2 s.
+    executor : `~concurrent.futures.Executor` or None
+        Where runs are reduced side by side (`parallel.open_executor`); None for here, one by
+        one. The numbers do not depend on it: runs are always added in their order.
+    failed : dict, optional
+        Where to put the runs that cannot be reduced, with their reasons, and go on without them;
+        by default the first one ends the reduction.
+
+    Raises
+    ------
+    DataError
+        If no run covers the map, or a file cannot be used.
+    """
+    if not observations:
+        raise DataError("observations: none selected; nothing to reduce")
+    reduce = partial(_reduce, reduction=reduction, masked=stack, keep_going=failed is not None)
+    if executor is None:
+        reduced = _one_by_one(observations, reduce, progress)
+    else:
+        reduced = _side_by_side(observations, reduce, progress, executor)
+    stacked = Stack(reduction) if stack else None
+    single: list[MapDataset] = []
+    outside = []
+    total = len(observations)
+    for index, (observation, run) in enumerate(zip(observations, reduced, strict=True)):
+        share = part(progress, (index + 0.95) / total, (index + 1) / total)
+        if isinstance(run, str):
+            log.warning("Observation %d is left out: %s", observation.obs_id, run)
+            if failed is not None:
+                failed[observation.obs_id] = run
+        elif run is None:
+            log.warning(
+                "Observation %d does not overlap with the map and adds nothing", observation.obs_id
+            )
+            outside.append(observation.obs_id)
+        elif stacked is not None:
+            stacked.add(run, progress=share)
+        else:
+            single.append(_single_dataset(run, reduction, share))
+        share(1.0, f"Run {observation.obs_id}: done")
+    if len(outside) == total:
+        raise DataError(
+            "datasets.geom.wcs.skydir: the map does not overlap with any of the observations "
+            f"{', '.join(map(str, outside))}; it has no exposure"
+        )
+    if failed and len(outside) + len(failed) >= total:
+        reasons = "; ".join(f"{run}: {reason}" for run, reason in list(failed.items())[:3])
+        raise DataError(f"observations: none of the {total} can be used ({reasons})")
+    datasets = Datasets(single if stacked is None else [stacked.dataset(name)])
+    progress(1.0, "Reduction done")
+    return datasets
+
+
+def _reduce(
+    observation: Observation,
+    reduction: Reduction,
+    masked: bool,
+    keep_going: bool,
+    progress: Progress = silent,
+) -> Run | str | None:
+    """A run, the reason why it cannot be reduced, or None if it lies off the map."""
+    try:
+        return reduce_run(observation, reduction, masked, progress)
+    except ImgfitError as error:
+        text = str(error)
+        if not text.startswith(f"observation {observation.obs_id}"):
+            text = f"observation {observation.obs_id}: {text}"
+        if not keep_going:
+            raise type(error)(text) from error
+        return text
+
+
+def _one_by_one(
+    observations: Sequence[Observation],
+    reduce: partial[Run | str | None],
+    progress: Progress,
+) -> Iterator[Run | str | None]:
+    """Reduce runs here, with progress within each."""
+    for index, observation in enumerate(observations):
+        start = index / len(observations)
+        share = part(progress, start, (index + 0.95) / len(observations))
+        yield reduce(observation, progress=share)
+
+
+def _side_by_side(
+    observations: Sequence[Observation],
+    reduce: partial[Run | str | None],
+    progress: Progress,
+    executor: Executor,
+) -> Iterator[Run | str | None]:
+    """Reduce runs with an executor, and look at whether to stop while they are made."""
+    done = 0
+
+    def wait() -> None:
+        progress(done / len(observations), f"Runs: {done} of {len(observations)} done")
+
+    for run in imap(reduce, observations, executor, wait):
+        yield run
+        done += 1
+
+
+def _single_dataset(run: Run, reduction: Reduction, progress: Progress) -> MapDataset:
+    """A run as a dataset of its own, on its window; its norm is left to a background model."""
+    stack = Stack(reduction, run.window, run.nodes)
+    stack.add(run, masked=False, progress=progress)
+    dataset = stack.dataset(f"obs-{run.info.obs_id}")
+    if run.info.fov_norm is not None:
+        model = FoVBackgroundModel(dataset_name=dataset.name)
+        model.parameters["norm"].value = run.norm
+        model.parameters["norm"].error = run.norm_error
+        dataset.models = Models([model])
+    return dataset
+
+
+class Stack:
+    """Sums over runs; memory does not grow with their number.
+
+    Parameters
+    ----------
+    reduction : `Reduction`
+    window, nodes : (slice, slice), optional
+        The part of the map and of the coarse grid that is kept; all by default.
+    """
+
+    def __init__(
+        self, reduction: Reduction, window: Window | None = None, nodes: Window | None = None
+    ) -> None:
+        self.reduction = reduction
+        self.window = window or _all(reduction.geom.shape)
+        self.nodes = nodes or _all(reduction.geom_irf.shape)
+        shape, shape_irf = _shape(self.window), _shape(self.nodes)
+        n_bands, n_true = reduction.energy_axis.nbin, reduction.energy_axis_true.nbin
+        self.counts = np.zeros((n_bands, *shape))
+        self.mask = np.zeros((n_bands, *shape), dtype=bool)
+        self.exposure_psf = np.zeros((n_true, *shape_irf))
+        self.exposure_edisp = np.zeros((n_true, *shape_irf))
+        self.sums: dict[str, np.ndarray] = {}
+        """``background``, ``exposure``, ``psf`` and ``edisp``, as far as runs have them."""
+        self._shapes = {
+            "background": (n_bands, *shape),
+            "exposure": (n_true, *shape),
+            "psf": (n_true, *shape_irf, len(PSF_WIDTHS)),
+            "edisp": (n_true, n_bands, *shape_irf),
+        }
+        self.runs: list[RunInfo] = []
+        self.gtis: list[GTI] = []
+
+    def add(self, run: Run, masked: bool = True, progress: Progress = silent) -> None:
+        """Add a run: its scaled background within its mask, or (not ``masked``) all as it is."""
+        if not self.runs:
+            self.sums = {name: np.zeros(self._shapes[name]) for name in run.maps}
+        elif sorted(run.maps) != sorted(self.sums):
+            lacking = sorted(set(self.sums) ^ set(run.maps))
+            raise DataError(
+                f"observation {run.info.obs_id}: cannot be stacked with {self.runs[0].obs_id}, "
+                f"since only one of them has {', '.join(lacking)}; leave "
+                f"{', '.join(lacking)} out of datasets.map_selection"
+            )
+        at = (slice(None), *_within(run.window, self.window))
+        self.counts[at] += np.where(run.mask, run.counts, 0.0) if masked else run.counts
+        if run.background is not None:
+            scaled = np.where(run.mask, run.background * run.norm, 0.0)
+            self.sums["background"][at] += scaled if masked else run.background
+        self.mask[at] |= run.mask
+        if run.aeff is not None:
+            energies = self.reduction.energy_axis_true.centers
+            exposure = self.sums["exposure"][at]
+            for start in range(0, exposure.shape[1], _ROWS):
+                progress(0.0, f"Run {run.info.obs_id}: exposure")
+                rows = slice(start, start + _ROWS)
+                run.aeff.add_exposure(
+                    exposure[:, rows], energies, run.offset[rows], run.info.livetime
+                )
+        nodes = (..., *_within(run.nodes, self.nodes))
+        self.exposure_psf[nodes] += run.exposure_psf
+        self.exposure_edisp[nodes] += run.exposure_edisp
+        for energy in range(len(self.exposure_psf)):
+            progress(0.5, f"Run {run.info.obs_id}: stacking")
+            if run.psf is not None:
+                weight = run.exposure_psf[energy, ..., None]
+                self.sums["psf"][energy][(*nodes[1:], slice(None))] += run.psf[energy] * weight
+            if run.edisp is not None:
+                weight = run.exposure_edisp[energy] * run.bands
+                self.sums["edisp"][energy][nodes] += run.edisp[energy] * weight
+        self.runs.append(run.info)
+        self.gtis.append(run.gti)
+
+    def dataset(self, name: str) -> MapDataset:
+        """What has been added up.
+
+        Raises
+        ------
+        DataError
+            If nothing is left after the masks.
+        """
+        reduction = self.reduction
+        geom = reduction.geom.crop(*self.window)
+        geom_irf = reduction.geom_irf.crop(*self.nodes)
+        axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+        if not np.any(self.mask):
+            raise DataError(
+                f"dataset {name}: no bin of the map is left after the safe-data mask "
+                f"({', '.join(reduction.safe_mask.methods) or 'no method'}); it has no exposure"
+            )
+        psf = edisp = None
+        if "psf" in self.sums:
+            weights = self.sums["psf"]
+            weights /= np.where(self.exposure_psf > 0, self.exposure_psf, np.inf)[..., None]
+            psf = PSFMap(geom_irf, axis_true, np.moveaxis(weights, 3, 1), self.exposure_psf)
+        if "edisp" in self.sums:
+            kernel = self.sums["edisp"]
+            kernel /= np.where(self.exposure_edisp > 0, self.exposure_edisp, np.inf)[:, None]
+            edisp = EDispKernelMap(geom_irf, axis, axis_true, kernel, self.exposure_edisp)
+        background, exposure = self.sums.get("background"), self.sums.get("exposure")
+        return MapDataset(
+            name=name,
+            counts=WcsNDMap(geom, self.counts),
+            background=None if background is None else WcsNDMap(geom, background),
+            exposure=(
+                None if exposure is None else WcsNDMap(geom.to_cube([axis_true]), exposure, "m2 s")
+            ),
+            psf=psf,
+            edisp=edisp,
+            mask_safe=WcsNDMap(geom, self.mask),
+            gti=GTI.union(self.gtis),
+            runs=tuple(self.runs),
+        )
+
+
+def _all(shape: tuple[int, int]) -> Window:
+    return slice(0, shape[0]), slice(0, shape[1])
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    return window[0].stop - window[0].start, window[1].stop - window[1].start
+
+
+def _within(inner: Window, outer: Window) -> Window:
+    """A window in terms of another one that holds it."""
+    rows, columns = (
+        slice(own.start - whole.start, own.stop - whole.start)
+        for own, whole in zip(inner, outer, strict=True)
+    )
+    return rows, columns

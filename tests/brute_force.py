@@ -1,0 +1,146 @@
+"""Expected counts of an extended source by adding up its parts: no Fourier, no plane, no core.
+
+The source is cut into many small parts in polar coordinates around its centre, each with the
+brightness that Gammapy's documentation defines, the exposure where it lies and its true place on
+the sphere. Every part puts the PSF's Gaussians into every pixel, by true angular distance,
+integrated over the pixel by 2 x 2 Gauss-Legendre points with the pixel's solid angle.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+from scipy.special import erf, gamma
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)
+
+
+def profile(spatial: Any, rho: Any) -> Any:
+    """Brightness per square degree at an elliptical radius in degrees along the major axis."""
+    v = {p.name: p.value for p in spatial.parameters}
+    q = np.sqrt(1.0 - v.get("e", 0.0) ** 2)
+    kind = type(spatial).__name__
+    if kind == "GaussianSpatialModel":
+        s = v["sigma"]
+        return np.exp(-0.5 * (rho / s) ** 2) / (2 * np.pi * s * s * q)
+    if kind == "DiskSpatialModel":
+        width = max(v["edge_width"], 1e-9)
+        edge = 0.5 * (1 - erf((rho / v["r_0"] - 1) / width * 2.326174307353347))
+        return edge / (np.pi * v["r_0"] ** 2 * q)
+    if kind == "GeneralizedGaussianSpatialModel":
+        norm = 2 * np.pi * v["r_0"] ** 2 * q * v["eta"] * gamma(2 * v["eta"])
+        return np.exp(-((rho / v["r_0"]) ** (1 / v["eta"]))) / norm
+    outer = v["r_0"] if kind == "Shell2SpatialModel" else v["radius"] + v["width"]
+    inner = v["r_0"] * (1 - v["eta"]) if kind == "Shell2SpatialModel" else v["radius"]
+    root = [np.sqrt(np.clip(r * r - rho * rho, 0, None)) for r in (outer, inner)]
+    return 3 / (2 * np.pi * (outer**3 - inner**3)) * (root[0] - root[1])
+
+
+def breaks(spatial: Any) -> list[float]:
+    """Radii (deg) between which the profile is smooth; the last one ends it."""
+    v = {p.name: p.value for p in spatial.parameters}
+    kind = type(spatial).__name__
+    if kind == "GaussianSpatialModel":
+        return [0.0, 2 * v["sigma"], 5 * v["sigma"]]
+    if kind == "DiskSpatialModel":
+        r, w = v["r_0"], max(v["edge_width"], 1e-9)
+        return [0.0, *(r * x for x in sorted({max(0.05, 1 - 1.5 * w), 1.0, 1 + 1.5 * w}))]
+    if kind == "GeneralizedGaussianSpatialModel":
+        return [0.0, *(v["r_0"] * t ** v["eta"] for t in (0.02, 0.5, 3.0, 20.0))]
+    if kind == "Shell2SpatialModel":
+        return [0.0, v["r_0"] * (1 - v["eta"]), v["r_0"]]
+    return [0.0, v["radius"], v["radius"] + v["width"]]
+
+
+def parts(spatial: Any, frame: str, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Longitude and latitude (deg, in ``frame``) and flux of parts about ``step`` degrees apart."""
+    v = {p.name: p.value for p in spatial.parameters}
+    q, phi = np.sqrt(1 - v.get("e", 0.0) ** 2), v.get("phi", 0.0)
+    rings = []
+    edges = breaks(spatial)
+    for a, b in pairwise(edges):
+        x, w = np.polynomial.legendre.leggauss(8 + int(1.5 * (b - a) / step))
+        # r = a + (b - a) sin^2: roots at either end become smooth.
+        t = np.pi / 4 * (x + 1)
+        rings += zip(
+            a + (b - a) * np.sin(t) ** 2, w * np.pi / 4 * (b - a) * np.sin(2 * t), strict=True
+        )
+    along, across, flux = [], [], []
+    for rho, weight in rings:
+        n = 8 + int(2 * np.pi * rho / step)
+        angle = 2 * np.pi * (np.arange(n) + 0.5) / n
+        along.append(rho * np.cos(angle))
+        across.append(rho * np.sin(angle) * q)
+        flux.append(np.full(n, profile(spatial, rho) * rho * weight * q * 2 * np.pi / n))
+    north, east = np.concatenate(along), np.concatenate(across)
+    centre = SkyCoord(v["lon_0"], v["lat_0"], unit="deg", frame=spatial.frame)
+    position = np.degrees(np.arctan2(east, north)) + phi
+    sky = centre.directional_offset_by(position * u.deg, np.hypot(north, east) * u.deg)
+    sky = sky.transform_to(frame).spherical
+    return sky.lon.deg, sky.lat.deg, np.concatenate(flux)
+
+
+def sample(values: np.ndarray, geom: Any, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Values (..., y, x) between pixel centres; (..., n)."""
+    x, y = geom.lonlat_to_pix(lon, lat)
+    ny, nx = values.shape[-2:]
+    x, y = np.clip(x, 0, nx - 1.001), np.clip(y, 0, ny - 1.001)
+    i, j = x.astype(int), y.astype(int)
+    a, b = x - i, y - j
+    low = values[..., j, i] * (1 - a) + values[..., j, i + 1] * a
+    high = values[..., j + 1, i] * (1 - a) + values[..., j + 1, i + 1] * a
+    return low * (1 - b) + high * b
+
+
+def expected_counts(dataset: Any, model: Any) -> np.ndarray:
+    """Counts of an extended source, shape (band, y, x); power law PL2 with its index."""
+    geom, spatial = dataset.geom, model.spatial_model
+    lon, lat, flux = parts(spatial, geom.frame, 0.7 * float(dataset.psf.widths.min()))
+    at = spatial.position.transform_to(geom.frame).spherical
+    here = np.array([at.lon.deg]), np.array([at.lat.deg])
+    edisp = sample(dataset.edisp.data, dataset.edisp.geom, *here)[..., 0]
+    weights = sample(dataset.psf.weights, dataset.psf.geom, *here)[..., 0]
+    exposure = sample(dataset.exposure.data, geom, lon, lat) * 1e4
+    v = {p.name: p.value for p in model.spectral_model.parameters}
+    g = 1.0 - v["index"]
+    edges = dataset.energy_axis_true.bounds
+    scale = v["amplitude"] / (v["emax"] ** g - v["emin"] ** g)
+    spectrum = scale * (edges[1:] ** g - edges[:-1] ** g)
+    # By band and width, what each part emits: (R, W, n).
+    emitted = np.einsum("t,tr,tw,tn->rwn", spectrum, edisp, weights, exposure * flux)
+    towards = _vectors(lon, lat)
+    ny, nx = geom.shape
+    found = np.zeros((edisp.shape[1], ny * nx))
+    solid = geom.solid_angle().ravel() * np.degrees(1.0) ** 2
+    y, x = np.mgrid[:ny, :nx].astype(float)
+    for dy, wy in zip(_NODES / 2, _WEIGHTS / 2, strict=True):
+        for dx, wx in zip(_NODES / 2, _WEIGHTS / 2, strict=True):
+            pixel = _vectors(*geom.pix_to_lonlat(x + dx, y + dy)).reshape(3, -1)
+            widest = float(dataset.psf.widths.max())
+            reached = np.flatnonzero(_near(pixel, towards, 6.5 * widest))
+            for some in np.array_split(
+                reached, max(1, len(reached) * towards.shape[1] // 4_000_000)
+            ):
+                # 1 - cos(d) by the cosine is good to 1e-16: d to 1e-8 rad.
+                half = np.degrees(1.0) ** 2 * (1.0 - pixel[:, some].T @ towards)
+                for k, w in enumerate(dataset.psf.widths):
+                    kernel = np.exp(-half / w**2) / (2 * np.pi * w * w)
+                    found[:, some] += wx * wy * solid[some] * (kernel @ emitted[:, k].T).T
+    return found.reshape(-1, ny, nx)
+
+
+def _near(pixel: np.ndarray, towards: np.ndarray, reach: float) -> np.ndarray:
+    """Pixels that lie within the source's circle and the PSF's reach (deg)."""
+    middle = towards.mean(axis=1)
+    middle /= np.linalg.norm(middle)
+    own = np.arccos(np.clip(middle @ towards, -1, 1).min())
+    return np.arccos(np.clip(middle @ pixel, -1, 1)) < own + np.radians(reach)
+
+
+def _vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    lon, lat = np.radians(lon), np.radians(lat)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
