@@ -50,7 +50,7 @@ def source(name: str = "src", **spatial: Any) -> SkyModel:
         ("lat_0", "error", -1, "src.lat_0: error -1 is negative"),
         ("amplitude", "unit", "TeV", "src.amplitude: unit 'TeV' cannot be converted to"),
         ("amplitude", "unit", "foo", "src.amplitude: unit 'foo' is not a unit"),
-        ("lon_0", "link", 3, "src.lon_0: linked parameters are not supported yet"),
+        ("lon_0", "link", 3, "src.lon_0: link 3 is no parameter"),
     ],
 )
 def test_bad_assignment_is_refused_by_name(name: str, trait: str, value: Any, message: str) -> None:
@@ -350,9 +350,9 @@ POINT, LAW = "{type: point}", "{type: pl}"
         ),
         (
             SOURCE.format(
-                spatial="{type: point, parameters: [{name: lon_0, link: x}]}", spectral=LAW
+                spatial="{type: point, parameters: [{name: lon_0, link: [x]}]}", spectral=LAW
             ),
-            "components[0] (a).spatial.parameters[0] (lon_0).link: not supported yet",
+            "components[0] (a).spatial.parameters[0] (lon_0).link: found ['x']; expected a label",
         ),
         (
             SOURCE.format(spatial="{type: point, frame: fk4}", spectral=LAW),
@@ -369,7 +369,7 @@ POINT, LAW = "{type: point}", "{type: pl}"
             SOURCE.format(
                 spatial="{type: point, parameters: [{name: lon_0, prior: {type: x}}]}", spectral=LAW
             ),
-            "components[0] (a).spatial.parameters[0] (lon_0).prior: not supported yet",
+            "components[0] (a).spatial.parameters[0] (lon_0).prior: type: 'x' is not known",
         ),
         (
             SOURCE.format(

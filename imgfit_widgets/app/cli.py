@@ -230,7 +230,7 @@ def _values(datasets: Any) -> Summary:
     x = evaluator.x0
     npred = {"total": total(evaluator.npred(x))}
     npred.update({name: total(evaluator.npred_of(name, x)) for name in models.names})
-    return {"stat": evaluator.stat(x), "npred": npred}
+    return {"stat": evaluator.stat(x) + models.parameters.prior_stat_sum(), "npred": npred}
 
 
 def _assign(models: Any, assignment: str) -> None:

@@ -239,9 +239,10 @@ class MapDataset:
         return WcsNDMap(self.geom, self.npred().data - self.npred_background().data)
 
     def stat_sum(self) -> float:
-        """Fit statistic of the models as they are (cash over the mask)."""
+        """Fit statistic of the models as they are (cash over the mask), with their priors."""
         evaluator = self._evaluator()
-        return float(evaluator.stat(evaluator.x0))
+        priors = evaluator.models.parameters.prior_stat_sum()
+        return float(evaluator.stat(evaluator.x0)) + priors
 
     def residuals(self, method: str = "diff") -> WcsNDMap:
         """Counts minus predicted counts: ``diff``, ``diff/model`` or ``diff/sqrt(model)``."""

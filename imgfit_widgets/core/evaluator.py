@@ -175,29 +175,6 @@ class Evaluator:
         component = self.models[model]
         return isinstance(component, SkyModel) and parameter in component.spatial_model.even_names
 
-    def off_saddle(self, x: np.ndarray) -> np.ndarray:
-        """``x`` with free eccentricities of 0 moved to where they have a slope.
-
-        A round source is level in ``e`` and ``phi`` whatever the data: the best of four directions
-        is where a fit can begin.
-        """
-        for i, (model, name) in enumerate(self.names):
-            if name != "e" or not abs(x[i]) < 0.05 or not self.free_parameters[i].max > 0.3:
-                continue
-            tried = []
-            at = self.names.index((model, "phi")) if (model, "phi") in self.names else None
-            for angle in (0.0, 45.0, 90.0, -45.0) if at is not None else (0.0,):
-                moved = x.copy()
-                moved[i] = 0.3
-                if at is not None:
-                    moved[at] += angle / self.units[at]
-                    parameter = self.free_parameters[at]
-                    if moved[at] > parameter.max:
-                        moved[at] -= 180.0 / self.units[at]
-                tried.append((self.stat(moved), moved))
-            x = min(tried, key=lambda pair: pair[0])[1]
-        return x
-
     def extent(self, model: str) -> tuple[tuple[float, float], tuple[float, float], float]:
         """The longitudes, latitudes and half the diagonal of the maps that a source may be on.
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .models import Models, Parameter
+from .likelihood import limits_of
+from .models import Models
 from .response import DatasetLike
 
-__all__ = ["FitResult", "FitStep", "SourceTS", "limits_of"]
+__all__ = ["FitResult", "FitStep", "SourceTS"]
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,6 @@ class FitResult:
             f"\tnfev       : {self.nfev}\n"
             f"\ttotal stat : {self.total_stat:.2f}\n"
         )
-
-
-def limits_of(parameter: Parameter) -> tuple[float, float]:
-    """The limits of a parameter, infinite where it has none."""
-    low, high = parameter.min, parameter.max
-    return (-np.inf if np.isnan(low) else low), (np.inf if np.isnan(high) else high)
 
 
 def _json_number(value: Any) -> Any:

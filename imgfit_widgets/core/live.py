@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import ModelError
-from .evaluator import DatasetLike, DatasetTerm, Evaluator, Region
+from .evaluator import DatasetLike, DatasetTerm, Region
+from .likelihood import Likelihood, limits_of
 from .models import Models
 from .stats import BandSums
 
@@ -70,23 +71,28 @@ class LinearSolver:
 
     Parameters
     ----------
-    evaluator : Evaluator
+    likelihood : Likelihood
     """
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-        ev = evaluator
-        candidates = {s.linear for term in ev.terms for s in term.sources}
-        candidates |= {term.norm.norm for term in ev.terms if term.norm}
-        self._free = [int(i) for i in ev.free_places if int(i) in candidates]
-        limits = {int(i): q for i, q in zip(ev.free_places, ev.free_parameters, strict=True)}
-        self._limits = {
-            i: (
-                np.nan_to_num(limits[i].min * limits[i].factor_to_expected, nan=-np.inf),
-                np.nan_to_num(limits[i].max * limits[i].factor_to_expected, nan=np.inf),
-            )
-            for i in self._free
+    def __init__(self, likelihood: Likelihood) -> None:
+        self.likelihood, self._terms = likelihood, likelihood.terms
+        self._follows = likelihood.follows
+        candidates = {self._own(s.linear) for term in self._terms for s in term.sources}
+        candidates |= {self._own(term.norm.norm) for term in self._terms if term.norm}
+        self._free = [int(i) for i in likelihood.free_places if int(i) in candidates]
+        self._limits: dict[int, tuple[float, float]] = {}
+        for place, q in zip(likelihood.free_places, likelihood.free_parameters, strict=True):
+            low, high = limits_of(q)
+            self._limits[int(place)] = low * q.factor_to_expected, high * q.factor_to_expected
+        # Priors: of what is solved by its place, with the unit that they are in.
+        self._priors = {
+            int(likelihood.free_places[i]): (prior, float(likelihood.units[i]))
+            for i, prior in likelihood.priors
         }
+
+    def _own(self, place: int) -> int:
+        """The place of a parameter, or of the one that it is linked to."""
+        return self._follows.get(place, place)
 
     def solve(self, p: np.ndarray, without: Collection[str] = ()) -> LinearFit:
         """Solve for the free linear parameters.
@@ -94,18 +100,19 @@ class LinearSolver:
         Parameters
         ----------
         p : ndarray
-            All parameters in canonical units (`Evaluator.full`).
+            All parameters in canonical units (`Likelihood.full`).
         without : collection of str
             Sources that are taken out.
         """
-        gone = {
-            s.linear
-            for term in self.evaluator.terms
-            for s in term.sources
-            if s.model.name in without
+        used = {
+            self._own(s.linear)
+            for t in self._terms
+            for s in t.sources
+            if s.model.name not in without
         }
-        places = [i for i in self._free if i not in gone]
-        parts = [self._part(term, p, set(places), gone) for term in self.evaluator.terms]
+        used |= {self._own(term.norm.norm) for term in self._terms if term.norm}
+        places = [i for i in self._free if i in used]
+        parts = [self._part(term, p, set(places), without) for term in self._terms]
         values = np.array([p[i] for i in places])
         # A negative start would begin where the statistic is bent.
         values = np.clip(np.maximum(values, 0.0), *self._bounds(places))
@@ -130,30 +137,38 @@ class LinearSolver:
                 break
         return LinearFit(places, values, stat, hessian)
 
+    def prior_stat(self, p: np.ndarray) -> float:
+        """What the priors add to the statistic for all parameters in canonical units."""
+        parts = (q.penalty(float(p[place]) / unit)[0] for place, (q, unit) in self._priors.items())
+        return sum(parts, self.likelihood.fixed_prior_stat)
+
     def _bounds(self, places: list[int]) -> tuple[np.ndarray, np.ndarray]:
         limits = np.array([self._limits[i] for i in places]).reshape(-1, 2)
         return limits[:, 0], limits[:, 1]
 
-    def _part(self, term: DatasetTerm, p: np.ndarray, free: set[int], gone: set[int]) -> _Part:
+    def _part(
+        self, term: DatasetTerm, p: np.ndarray, free: set[int], without: Collection[str]
+    ) -> _Part:
         shape = np.ones(term.shape[0]) if term.norm is None else term.norm.shape(p)
-        if all(source.linear in gone for source in term.sources):
+        if all(source.model.name in without for source in term.sources):
             return _Part(term, term.totals, shape, [])
         found = []
         for region in term.settle(p):
             background = region.background * shape[:, None, None]
             images: dict[int, np.ndarray] = {}
-            if term.norm is not None and term.norm.norm in free:
-                images[term.norm.norm] = background
+            if term.norm is not None and self._own(term.norm.norm) in free:
+                images[self._own(term.norm.norm)] = background
                 fixed = np.zeros_like(background)
             else:
                 fixed = background * (1.0 if term.norm is None else p[term.norm.norm])
             for member, cut in zip(region.members, region.slices, strict=True):
                 source = term.sources[member]
-                if source.linear in gone:
+                if source.model.name in without:
                     continue
                 template = source.state(p, slopes=False).template()
-                if source.linear in free:
-                    image = images.setdefault(source.linear, np.zeros_like(background))
+                own = self._own(source.linear)
+                if own in free:
+                    image = images.setdefault(own, np.zeros_like(background))
                     image[cut] += template
                 else:
                     fixed[cut] += template * p[source.linear]
@@ -168,11 +183,18 @@ class LinearSolver:
         values: np.ndarray,
     ) -> tuple[float, np.ndarray, np.ndarray]:
         at = {place: i for i, place in enumerate(places)}
-        stat, slope = 0.0, np.zeros(len(places))
+        stat, slope = self.likelihood.fixed_prior_stat, np.zeros(len(places))
         hessian = np.zeros((len(places), len(places)))
+        for place, (prior, unit) in self._priors.items():
+            k = at.get(place)
+            added, first, second = prior.penalty(float(p[place] if k is None else values[k]) / unit)
+            stat += added
+            if k is not None:
+                slope[k] += first / unit
+                hessian[k, k] += second / unit**2
         for one in parts:
             term, shape = one.term, one.shape
-            norm = at.get(term.norm.norm) if term.norm is not None else None
+            norm = at.get(self._own(term.norm.norm)) if term.norm is not None else None
             factor = shape
             if term.norm is not None:
                 factor = shape * (p[term.norm.norm] if norm is None else values[norm])
@@ -245,9 +267,9 @@ class LiveLikelihood:
     """
 
     def __init__(self, datasets: Sequence[DatasetLike], models: Models) -> None:
-        self._evaluator = Evaluator(datasets, models)
-        self._solver = LinearSolver(self._evaluator)
-        self._p = self._evaluator.full(self._evaluator.x0)
+        self._likelihood = Likelihood(datasets, models)
+        self._solver = LinearSolver(self._likelihood)
+        self._p = self._likelihood.full(self._likelihood.x0)
         self._parameters = list(models.parameters)
         self._place = {(q.owner, q.name): i for i, q in enumerate(self._parameters)}
         edges = datasets[0].energy_axis.edges.to_value("TeV")
@@ -271,18 +293,25 @@ class LiveLikelihood:
             if (name, key) not in self._place:
                 raise ModelError(f"{name}.{key}: no such parameter")
             place = self._place[(str(name), key)]
-            self._p[place] = float(value) * self._parameters[place].factor_to_expected
+            moved = self._parameters[place]
+            for twin, q in enumerate(self._parameters):
+                if q.leader is moved.leader:
+                    self._p[twin] = float(value) * moved.factor_to_expected
             changed[(str(name), key)] = float(value)
-        p, ev = self._p, self._evaluator
+        p, ev = self._p, self._likelihood.evaluator
         if resolve:
             solved = self._solver.solve(p)
             stat = solved.stat
             for place, value in zip(solved.places, solved.values, strict=True):
-                p[place] = value
                 q = self._parameters[place]
+                p[place] = value
+                for twin, leader in self._likelihood.follows.items():
+                    if leader == place:
+                        p[twin] = value
                 changed[(q.owner, q.name)] = float(value / q.factor_to_expected)
         else:
             stat = sum(term.evaluate(p, None) for term in ev.terms)
+            stat += self._solver.prior_stat(p)
         every = [m.name for m in ev.models.sky_models]
         without = every if name is None else [name]
         delta = self._solver.solve(p, without).stat - stat if every else 0.0

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ..dataset import MapDataset
-from ..evaluator import Evaluator
-from ..fit_result import limits_of
+from ..likelihood import Likelihood, limits_of
 from ..live import LinearSolver
 from ..models import Models
 from ..progress import Progress
@@ -63,19 +62,19 @@ class _Band:
     def __init__(
         self, datasets: Sequence[MapDataset], models: Models, source: str, names: list[str]
     ) -> None:
-        self.evaluator = Evaluator(datasets, models)
-        self.solver = LinearSolver(self.evaluator)
-        self.places = [self.evaluator.names.index((source, name)) for name in names]
-        self.x = self.evaluator.x0.copy()
+        self.likelihood = Likelihood(datasets, models)
+        self.solver = LinearSolver(self.likelihood)
+        self.places = [self.likelihood.names.index((source, name)) for name in names]
+        self.x = self.likelihood.x0.copy()
 
     def __call__(self, shape: FloatArray) -> tuple[float, FloatArray]:
-        ev = self.evaluator
+        like = self.likelihood
         self.x[self.places] = shape
-        p = ev.full(self.x)
+        p = like.full(self.x)
         solved = self.solver.solve(p)
         p[solved.places] = solved.values
-        self.x = p[ev.free_places] / ev.units
-        stat, gradient = ev.stat_and_gradient(self.x)
+        self.x = p[like.free_places] / like.units
+        stat, gradient = like.stat_and_gradient(self.x)
         return float(stat), gradient[self.places]
 
 
@@ -98,7 +97,7 @@ def fit_common(
     model = bands[0][1][source]
     start = np.array([model.parameters[name].value for name in names])
     scale = np.array([_scale(parts, source, name, i) for i, name in enumerate(names)])
-    low, high = _bounds(parts[0].evaluator, source, names, start)
+    low, high = _bounds(parts[0].likelihood, source, names, start)
     calls = 0
     zero = 0.0
 
@@ -137,7 +136,8 @@ def fit_common(
                 f"The common shape was not reached (estimated distance {edm:.2g})",
                 False,
             )
-    values = np.where([n == "sigma" for n in names], np.abs(values), values)
+    even = [parts[0].likelihood.evaluator.is_even(source, name) for name in names]
+    values = np.where(even, np.abs(values), values)
     return CommonFit(
         success,
         message,
@@ -184,7 +184,7 @@ def _scale(parts: list[_Band], source: str, name: str, i: int) -> float:
     """About one error: from the Fisher information of all bands."""
     information = 0.0
     for band in parts:
-        matrix = band.evaluator.information(band.x)
+        matrix = band.likelihood.information(band.x)
         information += float(matrix[band.places[i], band.places[i]])
     if information > 0:
         return float(np.clip(np.sqrt(2.0 / information), 1e-4, 0.1))
@@ -192,17 +192,20 @@ def _scale(parts: list[_Band], source: str, name: str, i: int) -> float:
 
 
 def _bounds(
-    evaluator: Evaluator, source: str, names: list[str], start: FloatArray
+    likelihood: Likelihood, source: str, names: list[str], start: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """The user's limits and the map; sizes may turn negative on the way, as in `Fit`."""
-    lons, lats, half = evaluator.extent(source)
-    own = {"lon_0": lons, "lat_0": lats, "sigma": (-half, half)}
+    ev = likelihood.evaluator
+    lons, lats, half = ev.extent(source)
+    own = {"lon_0": lons, "lat_0": lats}
     low, high = [], []
     for name in names:
-        parameter = evaluator.models[source].parameters[name]
+        parameter = ev.models[source].parameters[name]
         user_low, user_high = limits_of(parameter)
-        if name == "sigma" and user_low == 0:
-            user_low = -np.inf
+        if ev.is_size(source, name):
+            own[name] = (-half if ev.is_even(source, name) else 0.0, half)
+        if ev.is_even(source, name) and user_low == 0:
+            user_low = -user_high
         a, b = own.get(name, (-np.inf, np.inf))
         unit = parameter.factor_to_expected
         low.append(max(user_low, a / unit))

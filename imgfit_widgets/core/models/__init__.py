@@ -1,13 +1,15 @@
 """Models: what the sky and the background are taken to be, with parameters that a fit adjusts.
 
-`parameter` holds the numbers, `spatial` and `spectral` the shapes, `sky` the components,
-`collection` the `Models` that gathers them, `io` the YAML and covariance files.
+`parameter` holds the numbers, `prior` what is known of them, `spatial` and `spectral` the shapes,
+`sky` the components, `collection` the `Models` that gathers them, `io` the YAML and covariance
+files.
 """
 
 from __future__ import annotations
 
 from .collection import Models
 from .parameter import Parameter, ParameterField, Parameters
+from .prior import PRIORS, GaussianPrior, Prior, UniformPrior
 from .sky import Component, FoVBackgroundModel, SkyModel
 from .spatial import (
     SPATIAL_MODELS,
@@ -23,21 +25,30 @@ from .spatial import (
 )
 from .spectral import (
     SPECTRAL_MODELS,
+    ConstantSpectralModel,
+    ExpCutoffPowerLawSpectralModel,
+    LogParabolaSpectralModel,
     PowerLaw2SpectralModel,
     PowerLawNormSpectralModel,
     PowerLawSpectralModel,
     SpectralModel,
+    TemplateSpectralModel,
 )
 
 __all__ = [
+    "PRIORS",
     "SPATIAL_MODELS",
     "SPECTRAL_MODELS",
     "Component",
     "ConstantSpatialModel",
+    "ConstantSpectralModel",
     "DiskSpatialModel",
+    "ExpCutoffPowerLawSpectralModel",
     "FoVBackgroundModel",
+    "GaussianPrior",
     "GaussianSpatialModel",
     "GeneralizedGaussianSpatialModel",
+    "LogParabolaSpectralModel",
     "Models",
     "Parameter",
     "ParameterField",
@@ -46,10 +57,13 @@ __all__ = [
     "PowerLaw2SpectralModel",
     "PowerLawNormSpectralModel",
     "PowerLawSpectralModel",
+    "Prior",
     "Shell2SpatialModel",
     "ShellSpatialModel",
     "SkyModel",
     "SpatialModel",
     "SpectralModel",
     "TemplateSpatialModel",
+    "TemplateSpectralModel",
+    "UniformPrior",
 ]

@@ -192,8 +192,10 @@ class Models(traitlets.HasTraits):
         matrix = np.diag([np.nan_to_num(p.error) ** 2 for p in parameters])
         if self._covariance is not None:
             known, block = self._covariance
-            place = {id(p): i for i, p in enumerate(known)}
-            here = [(i, place[id(p)]) for i, p in enumerate(parameters) if id(p) in place]
+            # Linked parameters have one row in common.
+            place = {id(p.leader): i for i, p in reversed(list(enumerate(known)))}
+            keys = [id(p.leader) for p in parameters]
+            here = [(i, place[key]) for i, key in enumerate(keys) if key in place]
             rows, columns = [i for i, _ in here], [k for _, k in here]
             matrix[np.ix_(rows, rows)] = block[np.ix_(columns, columns)]
         return np.asarray(matrix, dtype=float)
@@ -259,6 +261,11 @@ class Models(traitlets.HasTraits):
     def copy(self) -> Models:
         """A copy that shares no parameter, with the covariance."""
         copy = Models(c.copy() for c in self.components)
+        first: dict[int, Parameter] = {}
+        for parameter, new in zip(self.parameters, copy.parameters, strict=True):
+            leader = first.setdefault(id(parameter.leader), new)
+            if leader is not new:
+                new.link = leader
         if self._covariance is not None:
             twin = dict(zip(map(id, self.parameters), copy.parameters, strict=True))
             known, block = self._covariance

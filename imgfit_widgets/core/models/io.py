@@ -15,13 +15,16 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import yaml
+from astropy import units as u
 
 from ..errors import ModelError
 from ..yaml_text import YamlProblem, load_yaml
-from .parameter import Parameter, ParameterOwner, Parameters
+from .parameter import Parameter, ParameterOwner, Parameters, link_labels
+from .prior import prior_from_dict
 from .sky import Component, FoVBackgroundModel, SkyModel
 from .spatial import SPATIAL_MODELS, SpatialModel
 from .spectral import SPECTRAL_MODELS, PowerLawNormSpectralModel, SpectralModel
+from .spectral import TemplateSpectralModel as Template
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ _IGNORED_PARAMETER_KEYS: tuple[str, ...] = (
     *("interp", "scale_method", "scale_transform"),
     *("scan_min", "scan_max", "scan_n_values", "scan_n_sigma", "scan_values"),
 )
+_COMPOUND = ("CompoundSpectralModel", "compound")
 _RESPONSES = ("exposure", "psf", "edisp")
 _TOP_KEYS = ("components", "covariance", "metadata", "checksum")
 
@@ -113,12 +117,22 @@ def models_from_dict(cls: type[M], data: Any) -> M:
     if not isinstance(data, list):
         found = "nothing" if data is None else type(data).__name__
         raise ModelError(f"components: found {found}; expected a list of models")
-    return cls(_component(item, f"components[{i}]") for i, item in enumerate(data))
+    models = cls(_component(item, f"components[{i}]") for i, item in enumerate(data))
+    _link_up(models, data)
+    return models
 
 
 def models_to_dict(models: ModelsLike, full_output: bool = False) -> dict[str, Any]:
     """The content of a YAML file."""
-    return {"components": [_component_to_dict(c, full_output) for c in models]}
+    components = [_component_to_dict(c, full_output) for c in models]
+    labels = link_labels(models.parameters)
+    if labels:
+        for component, data in zip(models, components, strict=True):
+            for entries in _parameter_lists(component, data):
+                for parameter, entry in entries:
+                    if id(parameter) in labels:
+                        entry["link"] = labels[id(parameter)]
+    return {"components": components}
 
 
 def models_to_yaml(models: ModelsLike, full_output: bool = False) -> str:
@@ -214,7 +228,7 @@ def _source(
     for key in ("spectral", "spatial"):
         if data.get(key) is None:
             raise ModelError(f"{where}.{key}: missing; a source needs a {key} model")
-    spectral = _part(data["spectral"], SPECTRAL_MODELS, f"{where}.spectral")
+    spectral = _spectral(data["spectral"], f"{where}.spectral")
     if isinstance(spectral, PowerLawNormSpectralModel):
         raise ModelError(f"{where}.spectral.type: PowerLawNormSpectralModel is for backgrounds")
     return SkyModel(
@@ -261,8 +275,11 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
     if not isinstance(kind, str) or kind not in classes:
         raise ModelError(f"{where}.type: {_unknown(kind, [cls.tag[0] for cls in registry])}")
     cls = classes[kind]
-    further = ("frame", *cls.further_keys) if issubclass(cls, SpatialModel) else ()
-    _known_keys(data, ("type", "parameters", *further), where)
+    if issubclass(cls, SpatialModel):
+        own = ("frame", *cls.further_keys)
+    else:
+        own = ("energy", "values") if cls is Template else ()
+    _known_keys(data, ("type", "parameters", *own), where)
     entries = data.get("parameters")
     entries = [] if entries is None else entries
     if not isinstance(entries, list):
@@ -277,6 +294,11 @@ def _part(data: Any, registry: list[Any], where: str) -> Any:
         if issubclass(cls, SpatialModel):
             frame = data.get("frame")
             return cls.from_dict(data, None if frame is None else str(frame), values)
+        if cls is Template:
+            values |= {key: _table_column(data, key, where) for key in own}
+            if "norm" not in values:
+                # In Gammapy a template has no parameter: it is as it is.
+                values["norm"] = Parameter("norm", 1.0, frozen=True)
         return cls(**values)
     except ModelError as error:
         raise ModelError(str(error) if where in str(error) else f"{where}: {error}") from None
@@ -289,9 +311,9 @@ def _parameter(data: Any, cls: type[ParameterOwner], where: str) -> tuple[str, P
     if name not in fields:
         raise ModelError(f"{where}.name: {_unknown(name, list(fields))}")
     where = f"{where} ({name})"
-    for key in ("link", "prior"):
-        if data.get(key) not in (None, "", {}, []):
-            raise ModelError(f"{where}.{key}: not supported yet")
+    link = data.get("link")
+    if link is not None and not _is_word(link):
+        raise ModelError(f"{where}.link: found {link!r}; expected a label such as {name}@shared")
     _known_keys(data, (*_PARAMETER_KEYS, *_IGNORED_PARAMETER_KEYS, "link", "prior"), where)
     field = fields[name]
     unit = data.get("unit")
@@ -318,7 +340,77 @@ def _parameter(data: Any, cls: type[ParameterOwner], where: str) -> tuple[str, P
             setattr(parameter, limit, data.get(limit, getattr(field, limit) * scale))
     except ModelError as error:
         raise ModelError(f"{where}: {str(error).removeprefix(f'{name}: ')}") from None
+    if data.get("prior") not in (None, "", {}, []):
+        try:
+            parameter.prior = prior_from_dict(data["prior"], parameter.unit)
+        except ModelError as error:
+            raise ModelError(f"{where}.prior: {error}") from None
     return name, parameter
+
+
+def _spectral(data: Any, where: str) -> Any:
+    """A source's spectrum; of the products of two only that of a template and a factor."""
+    if not isinstance(data, dict) or data.get("type") not in _COMPOUND:
+        return _part(data, SPECTRAL_MODELS, where)
+    _known_keys(data, ("type", "model1", "model2", "operator"), where)
+    template, factor = (
+        _part(data.get(key), SPECTRAL_MODELS, f"{where}.{key}") for key in ("model1", "model2")
+    )
+    if (
+        not isinstance(template, Template)
+        or not isinstance(factor, PowerLawNormSpectralModel)
+        or data.get("operator") != "mul"
+    ):
+        raise ModelError(
+            f"{where}: {data.get('operator')!r} of {template.tag[0]} and {factor.tag[0]}; expected "
+            "'mul' of a TemplateSpectralModel and a PowerLawNormSpectralModel"
+        )
+    return Template(template.energy, template.values, **{p.name: p for p in factor.parameters})
+
+
+def _table_column(data: dict[str, Any], key: str, where: str) -> Any:
+    """A column of a template: a mapping with ``data`` and ``unit``."""
+    entry = data.get(key)
+    if not isinstance(entry, dict) or set(entry) != {"data", "unit"}:
+        raise ModelError(f"{where}.{key}: found {entry!r}; expected a mapping with data and unit")
+    numbers = [_as_float(v) for v in entry["data"]] if isinstance(entry["data"], list) else [None]
+    if None in numbers:
+        raise ModelError(f"{where}.{key}.data: found {entry['data']!r}; expected a list of numbers")
+    try:
+        return u.Quantity(numbers, str(entry["unit"]))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{where}.{key}.unit: {entry['unit']!r}: {error}") from None
+
+
+def _as_float(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _parameter_lists(
+    component: Component, data: dict[str, Any]
+) -> Iterator[Iterator[tuple[Parameter, dict[str, Any]]]]:
+    """The parameters of each part of a component beside their entries in a file's content."""
+    for part in component.parts:
+        block = data.get(part.kind)
+        block = block.get("model2", block) if isinstance(block, dict) else {}
+        entries = {str(entry["name"]): entry for entry in block.get("parameters") or ()}
+        yield ((p, entries[p.name]) for p in part.parameters if p.name in entries)
+
+
+def _link_up(models: ModelsLike, data: list[Any]) -> None:
+    """Link the parameters whose entries carry one label; the first one gives the value."""
+    first: dict[str, Parameter] = {}
+    for component, content in zip(models, data, strict=True):
+        for entries in _parameter_lists(component, content):
+            for parameter, entry in entries:
+                label = entry.get("link")
+                if label is not None:
+                    leader = first.setdefault(str(label), parameter)
+                    if leader is not parameter:
+                        parameter.link = leader
 
 
 def _component_to_dict(component: Component, full: bool) -> dict[str, Any]:
@@ -337,6 +429,20 @@ def _component_to_dict(component: Component, full: bool) -> dict[str, Any]:
 
 
 def _part_to_dict(part: ParameterOwner, full: bool) -> dict[str, Any]:
+    if isinstance(part, Template):
+        table = {"type": part.tag[0], "parameters": list[Any]()} | {
+            key: {"data": getattr(part, key).tolist(), "unit": unit}
+            for key, unit in (("energy", "TeV"), ("values", "1 / (TeV s cm2)"))
+        }
+        if _is_bare(part):
+            return table
+        factor = PowerLawNormSpectralModel(**{p.name: p for p in part.parameters})
+        return {
+            "type": _COMPOUND[0],
+            "model1": table,
+            "model2": _part_to_dict(factor, full),
+            "operator": "mul",
+        }
     data: dict[str, Any] = {"type": part.tag[0]}
     if isinstance(part, SpatialModel):
         if part.has_position:
@@ -345,6 +451,12 @@ def _part_to_dict(part: ParameterOwner, full: bool) -> dict[str, Any]:
     fields = part.fields()
     data["parameters"] = [_parameter_to_dict(p, fields[p.name], full) for p in part.parameters]
     return data
+
+
+def _is_bare(part: ParameterOwner) -> bool:
+    """Whether a template is just its table: a factor of 1 that no fit changes."""
+    tilt, norm = part.parameters["tilt"], part.parameters["norm"]
+    return norm.value == 1.0 and norm.frozen and tilt.value == 0.0 and tilt.frozen
 
 
 def _parameter_to_dict(p: Parameter, field: Any, full: bool) -> dict[str, Any]:
@@ -361,13 +473,23 @@ def _parameter_to_dict(p: Parameter, field: Any, full: bool) -> dict[str, Any]:
             data[limit] = float(value)
     if full or p.frozen != field.frozen:
         data["frozen"] = bool(p.frozen)
+    if p.prior is not None:
+        data["prior"] = p.prior.to_dict()
     return data
 
 
 # --- covariance
 def _parameter_paths(models: ModelsLike) -> list[str]:
-    """Names as Gammapy writes them: ``MODEL.spatial.PARAMETER``."""
-    return [f"{p.owner}.{p.kind}.{p.name}" for p in models.parameters]
+    """Names as Gammapy writes them: ``MODEL.spatial.PARAMETER``.
+
+    A template's factor is the second model of its product, ``MODEL.spectral.model2.norm``.
+    """
+    return [
+        f"{component.name}.{part.kind}.{'model2.' if isinstance(part, Template) else ''}{p.name}"
+        for component in models
+        for part in component.parts
+        for p in part.parameters
+    ]
 
 
 def _covariance_text(models: ModelsLike) -> str:
@@ -405,6 +527,9 @@ def _read_covariance(models: ModelsLike, path: Path) -> None:
             f"covariance: {path} is not a table of {max(len(rows) - 1, 0)} parameters ({error})"
         ) from None
     known = dict(zip(_parameter_paths(models), models.parameters, strict=True))
+    # Of linked parameters Gammapy fills the first row only.
+    single = {id(p) for p in Parameters(known.values()).unique_parameters}
+    known = {name: p for name, p in known.items() if id(p) in single}
     here = [i for i, name in enumerate(names) if name in known]
     models.set_covariance((known[names[i]] for i in here), matrix[np.ix_(here, here)])
 

@@ -16,8 +16,9 @@ from astropy import units as u
 from astropy.table import Table
 
 from ..errors import ModelError
+from .prior import Prior
 
-__all__ = ["Parameter", "ParameterField", "ParameterOwner", "Parameters"]
+__all__ = ["Parameter", "ParameterField", "ParameterOwner", "Parameters", "link_labels"]
 
 
 class _Number(traitlets.TraitType[Any, Any]):
@@ -53,11 +54,51 @@ class _UnitTrait(traitlets.TraitType[Any, Any]):
 
 
 class _Link(traitlets.TraitType[Any, Any]):
-    """The parameter that this one follows; linking is refused until the fit supports it."""
+    """The parameter that this one follows, None for none."""
 
-    def validate(self, obj: Any, value: Any) -> None:
+    def validate(self, obj: Any, value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, Parameter):
+            raise ModelError(f"{obj.label}: link {value!r} is no parameter")
+        if obj in value.line:
+            raise ModelError(f"{obj.label}: cannot be linked to {value.label}, which follows it")
+        expected = obj.expected_unit
+        if expected is not None and value.expected_unit is not None:
+            if value.expected_unit != expected:
+                raise ModelError(
+                    f"{obj.label}: cannot be linked to {value.label}, which is measured in "
+                    f"'{value.expected_unit}' and not in '{expected}'"
+                )
+        elif not value.unit.is_equivalent(obj.unit):
+            raise ModelError(
+                f"{obj.label}: cannot be linked to {value.label}, whose unit is '{value.unit}'"
+            )
+        return value
+
+    def set(self, obj: Any, value: Any) -> None:
+        value = self.validate(obj, value)
+        old = obj._trait_values.get(self.name)
+        if old is not None:
+            old.unobserve(obj._follow, names=_SHARED)
+            super().set(obj, None)
         if value is not None:
-            raise ModelError(f"{obj.label}: linked parameters are not supported yet")
+            obj._take_over(value)
+            super().set(obj, value)
+            value.observe(obj._follow, names=_SHARED)
+
+
+class _PriorTrait(traitlets.TraitType[Any, Any]):
+    """A `Prior` or None."""
+
+    def validate(self, obj: Any, value: Any) -> Prior | None:
+        if value is None or isinstance(value, Prior):
+            return value
+        raise ModelError(f"{obj.label}: prior {value!r} is neither a prior nor None")
+
+
+_SHARED = ("unit", "min", "max", "value", "error", "frozen", "prior")
+"""What linked parameters have in common."""
 
 
 class Parameter(traitlets.HasTraits):
@@ -76,6 +117,11 @@ class Parameter(traitlets.HasTraits):
         Limits of the value, NaN for none.
     frozen : bool
         Whether a fit leaves the value alone.
+    prior : Prior, optional
+        What is known of the value beforehand, in `unit`.
+
+    ``link`` is a parameter that this one follows: from then on both have the same value, error,
+    limits, prior and state, whichever of the two is changed, and a fit takes them for one.
     """
 
     name = traitlets.Unicode()
@@ -86,6 +132,7 @@ class Parameter(traitlets.HasTraits):
     min = _Number(np.nan, allow_nan=True)
     max = _Number(np.nan, allow_nan=True)
     frozen = traitlets.Bool(False)
+    prior = _PriorTrait(None, allow_none=True)
     link = _Link(None, allow_none=True)
 
     def __init__(
@@ -99,6 +146,7 @@ class Parameter(traitlets.HasTraits):
         frozen: bool = False,
         expected_unit: u.UnitBase | None = None,
         kind: str = "",
+        prior: Prior | None = None,
     ) -> None:
         super().__init__()
         self.expected_unit = expected_unit
@@ -114,6 +162,46 @@ class Parameter(traitlets.HasTraits):
         self.min, self.max = min, max
         self.error = error
         self.frozen = frozen
+        self.prior = prior
+
+    # --- links
+    @property
+    def line(self) -> list[Parameter]:
+        """The parameter itself, the one that it follows, the one that this follows, and so on."""
+        found = [self]
+        while found[-1].link is not None:
+            found.append(found[-1].link)
+        return found
+
+    @property
+    def leader(self) -> Parameter:
+        """The parameter that gives the value: itself if it follows none."""
+        return self.line[-1]
+
+    def _take_over(self, leader: Parameter) -> None:
+        """Become like the parameter that is to be followed."""
+        self.min = self.max = np.nan
+        for name in ("unit", "value", "min", "max", "error", "frozen", "prior"):
+            setattr(self, name, getattr(leader, name))
+
+    def _follow(self, change: Any) -> None:
+        """The leader has changed."""
+        if not _same(getattr(self, change["name"]), change["new"]):
+            setattr(self, change["name"], change["new"])
+
+    @traitlets.observe(*_SHARED)
+    def _lead(self, change: Any) -> None:
+        """A change of a follower is one of its leader."""
+        leader = self._trait_values.get("link")
+        if leader is not None and not _same(getattr(leader, change["name"]), change["new"]):
+            setattr(leader, change["name"], change["new"])
+
+    # Observers are not copied: a copied or unpickled follower looks to its leader again.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        leader = self._trait_values.get("link")
+        if leader is not None:
+            leader.observe(self._follow, names=_SHARED)
 
     @property
     def label(self) -> str:
@@ -142,7 +230,7 @@ class Parameter(traitlets.HasTraits):
         return float(self.unit.to(self.expected_unit))
 
     def copy(self) -> Parameter:
-        """A new parameter with the same content and no owner."""
+        """A new parameter with the same content, no owner and no link."""
         return Parameter(
             self.name,
             self.value,
@@ -153,6 +241,7 @@ class Parameter(traitlets.HasTraits):
             self.frozen,
             self.expected_unit,
             self.kind,
+            self.prior,
         )
 
     def __repr__(self) -> str:
@@ -231,6 +320,10 @@ class ParameterField:
         return instance.parameters[self.name]
 
     def __set__(self, instance: ParameterOwner, value: Any) -> None:
+        if isinstance(value, Parameter):
+            # As in Gammapy: ``b.index = a.index`` makes one parameter of the two.
+            instance.parameters[self.name].link = value
+            return
         label = instance.parameters[self.name].label
         raise ModelError(
             f"{label}: cannot be replaced by {value!r}; assign to its .value or .quantity"
@@ -336,8 +429,19 @@ class Parameters:
 
     @property
     def free_parameters(self) -> Parameters:
-        """Those that a fit may change."""
-        return Parameters(p for p in self._items if not p.frozen)
+        """Those that a fit may change; of linked ones the first."""
+        return Parameters(p for p in self.unique_parameters if not p.frozen)
+
+    @property
+    def unique_parameters(self) -> Parameters:
+        """All, but of linked ones only the first."""
+        first = {id(p.leader): p for p in reversed(self._items)}
+        return Parameters(p for p in self._items if first[id(p.leader)] is p)
+
+    def prior_stat_sum(self) -> float:
+        """What the priors add to a fit statistic; linked parameters count once."""
+        items = self.unique_parameters
+        return float(sum(p.prior.penalty(p.value)[0] for p in items if p.prior is not None))
 
     def freeze_all(self) -> None:
         """Freeze every parameter of the group."""
@@ -364,8 +468,9 @@ class Parameters:
         table["max"] = np.array([p.max for p in items], dtype=float)
         table["max"].format = ".3e"
         table["frozen"] = np.array([p.frozen for p in items], dtype=bool)
-        table["link"] = _text_column("" for _ in items)
-        table["prior"] = _text_column("" for _ in items)
+        labels = link_labels(items)
+        table["link"] = _text_column(labels.get(id(p), "") for p in items)
+        table["prior"] = _text_column("" if p.prior is None else p.prior.tag for p in items)
         return table
 
     def __str__(self) -> str:
@@ -382,6 +487,24 @@ def _as_quantity(value: Any) -> u.Quantity | None:
         except (TypeError, ValueError):
             return None
     return None
+
+
+def link_labels(parameters: Iterable[Parameter]) -> dict[int, str]:
+    """What linked parameters are called in files: ``NAME@MODEL`` of the first, by ``id``."""
+    groups: dict[int, list[Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(id(parameter.leader), []).append(parameter)
+    return {
+        id(p): f"{group[0].name}@{group[0].owner}"
+        for group in groups.values()
+        if len(group) > 1
+        for p in group
+    }
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal; two NaN are."""
+    return bool(one == other or (one != one and other != other))
 
 
 def _unit_text(unit: u.UnitBase) -> str:

@@ -196,7 +196,7 @@ class SkyModel(_NamedModel):
     def copy(self, name: str | None = None) -> SkyModel:
         """A copy that shares no parameter."""
         spatial = self.spatial_model.copy()
-        spectral = type(self.spectral_model)(**{p.name: p for p in self.spectral_model.parameters})
+        spectral = self.spectral_model.copy()
         return SkyModel(spectral, spatial, self.name if name is None else name, self.datasets_names)
 
     def _header(self) -> list[tuple[str, str]]:

@@ -1,9 +1,12 @@
 """Spectral models: how a source's photons are spread over energy.
 
 In an image with one wide energy band they only set the scale: `PowerLaw2SpectralModel` is the usual
-choice, its amplitude being the flux between emin and emax. `PowerLawNormSpectralModel` is the
-dimensionless factor of a background. To add a model, declare its parameters in the units it
-computes in, implement `evaluate_values` and `integral_values`, and append it to `SPECTRAL_MODELS`.
+choice, its amplitude being the flux between emin and emax. With several bands the shape can be
+fitted too: `ExpCutoffPowerLawSpectralModel` and `LogParabolaSpectralModel` curve, and
+`TemplateSpectralModel` scales and tilts a table. `PowerLawNormSpectralModel` is the dimensionless
+factor of a background. To add a model, declare its parameters in the units it computes in,
+implement `evaluate_values` and `integral_values` (or, on `CurvedSpectralModel`, only the logarithm
+of the shape), and append it to `SPECTRAL_MODELS`.
 """
 
 from __future__ import annotations
@@ -13,18 +16,27 @@ from typing import Any, ClassVar
 import numpy as np
 from astropy import units as u
 
+from ..errors import ModelError
 from .parameter import ParameterField, ParameterOwner
 
 __all__ = [
     "SPECTRAL_MODELS",
+    "ConstantSpectralModel",
+    "CurvedSpectralModel",
+    "ExpCutoffPowerLawSpectralModel",
+    "LogParabolaSpectralModel",
     "PowerLaw2SpectralModel",
     "PowerLawNormSpectralModel",
     "PowerLawSpectralModel",
     "SpectralModel",
+    "TemplateSpectralModel",
 ]
 
 FLUX = "cm-2 s-1"
 DIFFERENTIAL = "cm-2 s-1 TeV-1"
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+_PANEL, _FALL, _MOST = 0.5, 5.0, 200
+"""A panel of the quadrature spans at most so much of ln E, and of the integrand's logarithm."""
 
 
 class SpectralModel(ParameterOwner):
@@ -58,6 +70,10 @@ class SpectralModel(ParameterOwner):
         derivatives : ndarray, shape (n_parameters, n_bins)
         """
         raise NotImplementedError
+
+    def copy(self) -> SpectralModel:
+        """A copy that shares no parameter."""
+        return type(self)(**{p.name: p for p in self.parameters})
 
     def evaluate(self, energy: Any) -> Any:
         """Differential flux in cm-2 s-1 TeV-1 at ``energy`` (TeV, array)."""
@@ -133,6 +149,121 @@ class PowerLaw2SpectralModel(SpectralModel):
         )
 
 
+class ConstantSpectralModel(SpectralModel):
+    """The same differential flux at all energies."""
+
+    tag = ("ConstantSpectralModel", "const")
+    linear = "const"
+    const = ParameterField(1e-12, DIFFERENTIAL, help="differential flux")
+
+    def evaluate_values(self, values: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(energy), float(values[0]))
+
+    def integral_values(
+        self, values: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return values[0] * (high - low), np.array([high - low])
+
+
+class CurvedSpectralModel(SpectralModel):
+    """Base of models without a closed integral: ``amplitude * exp(g(ln E))``.
+
+    The integral over a bin is a Gauss-Legendre sum of 12 nodes in ln E on as many panels as keep
+    the integrand simple: 1e-12 of the flux. The derivatives are sums over the same nodes.
+    """
+
+    def log_shape(self, values: np.ndarray, log_energy: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Logarithm of the flux at amplitude 1 and its derivatives.
+
+        Parameters
+        ----------
+        values : ndarray, shape (n_parameters,)
+        log_energy : ndarray
+            ln(E / TeV).
+
+        Returns
+        -------
+        g : ndarray, like log_energy
+        slopes : dict of str to ndarray
+            By every parameter but the amplitude.
+        """
+        raise NotImplementedError
+
+    def evaluate_values(self, values: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        amplitude = values[self.parameters.names.index(self.linear)]
+        g = self.log_shape(values, np.log(energy))[0]
+        return np.asarray(amplitude * np.exp(np.minimum(g, 600.0)))
+
+    def integral_values(
+        self, values: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        names = self.parameters.names
+        linear = names.index(self.linear)
+        start, width = np.log(low), np.log(high) - np.log(low)
+        # What the integrand does across a bin, seen at nine points: curves bend slowly in ln E.
+        seen = start[:, None] + width[:, None] * np.linspace(0.0, 1.0, 9)
+        fall = np.abs(np.diff(self.log_shape(values, seen)[0] + seen, axis=1)).max(axis=1) * 8.0
+        wanted = np.ceil(np.maximum(width / _PANEL, np.minimum(fall, 1e3) / _FALL)).max(initial=1.0)
+        panels = int(np.clip(wanted, 1, _MOST))
+        step = width[:, None] / panels
+        middle = start[:, None] + step * (np.arange(panels) + 0.5)
+        t = middle[:, :, None] + 0.5 * step[:, :, None] * _NODES
+        g, slopes = self.log_shape(values, t)
+        content = np.exp(np.minimum(g + t, 600.0)) * (0.5 * step[:, :, None] * _WEIGHTS)
+        flux = content.sum(axis=(1, 2))
+        found = np.empty((len(names), len(flux)))
+        for i, name in enumerate(names):
+            if i == linear:
+                found[i] = flux
+            else:
+                found[i] = values[linear] * (content * slopes[name]).sum(axis=(1, 2))
+        return values[linear] * flux, found
+
+
+class ExpCutoffPowerLawSpectralModel(CurvedSpectralModel):
+    """``amplitude * (E / reference) ** -index * exp(-(lambda_ * E) ** alpha)``."""
+
+    tag = ("ExpCutoffPowerLawSpectralModel", "ecpl")
+    index = ParameterField(1.5, help="photon index below the cutoff")
+    amplitude = ParameterField(1e-12, DIFFERENTIAL, help="flux at the reference but for the cutoff")
+    reference = ParameterField(1.0, "TeV", frozen=True, help="reference energy")
+    lambda_ = ParameterField(0.1, "TeV-1", help="inverse of the cutoff energy")
+    alpha = ParameterField(1.0, frozen=True, help="how sharp the cutoff is")
+
+    def log_shape(self, values: np.ndarray, log_energy: np.ndarray) -> tuple[np.ndarray, Any]:
+        index, _, reference, rate, alpha = values
+        distance = log_energy - np.log(reference)
+        # A negative rate, which a fit may try, rises as steeply as its opposite falls.
+        sign, size = np.sign(rate), max(abs(float(rate)), 1e-12)
+        log_x = np.log(size) + log_energy
+        cut = np.exp(np.minimum(alpha * log_x, 600.0))
+        return -index * distance - sign * cut, {
+            "index": -distance,
+            "reference": np.full_like(distance, index / reference),
+            "lambda_": -cut * alpha / size,
+            "alpha": -sign * cut * log_x,
+        }
+
+
+class LogParabolaSpectralModel(CurvedSpectralModel):
+    """``amplitude * (E / reference) ** (-alpha - beta * ln(E / reference))``."""
+
+    tag = ("LogParabolaSpectralModel", "lp")
+    amplitude = ParameterField(1e-12, DIFFERENTIAL, help="differential flux at the reference")
+    reference = ParameterField(10.0, "TeV", frozen=True, help="reference energy")
+    alpha = ParameterField(2.0, help="photon index at the reference")
+    beta = ParameterField(1.0, help="how fast the index grows with ln E, halved")
+
+    def log_shape(self, values: np.ndarray, log_energy: np.ndarray) -> tuple[np.ndarray, Any]:
+        _, reference, alpha, beta = values
+        distance = log_energy - np.log(reference)
+        return -(alpha + beta * distance) * distance, {
+            "reference": (alpha + 2.0 * beta * distance) / reference,
+            "alpha": -distance,
+            "beta": -(distance**2),
+        }
+
+
 class PowerLawNormSpectralModel(SpectralModel):
     """The factor ``norm * (E / reference) ** -tilt`` of a background."""
 
@@ -148,15 +279,93 @@ class PowerLawNormSpectralModel(SpectralModel):
         return np.asarray(norm * (energy / reference) ** -tilt)
 
 
+class TemplateSpectralModel(SpectralModel):
+    """A table of fluxes times ``norm * (E / reference) ** -tilt``.
+
+    Between its energies the table is interpolated as power laws; outside them, and next to an
+    entry of 0, there are no photons. In files a free or changed factor is written as Gammapy's
+    product of a template and a PowerLawNormSpectralModel.
+
+    Parameters
+    ----------
+    energy : Quantity or array, shape (n,)
+        Rising; TeV if without a unit.
+    values : Quantity or array, shape (n,)
+        0 or more; cm-2 s-1 TeV-1 if without a unit.
+    **factor
+        ``norm``, ``tilt``, ``reference``.
+    """
+
+    tag = ("TemplateSpectralModel", "template")
+    linear = "norm"
+    tilt = ParameterField(0.0, frozen=True, help="softening of the table")
+    norm = ParameterField(1.0, help="factor of the table")
+    reference = ParameterField(1.0, "TeV", frozen=True, help="energy where the tilt has no effect")
+
+    def __init__(self, energy: Any, values: Any, **factor: Any) -> None:
+        super().__init__(**factor)
+        self.energy = _table_column("energy", energy, "TeV")
+        self.values = _table_column("values", values, DIFFERENTIAL)
+        name = self.tag[0]
+        if len(self.energy) != len(self.values) or len(self.energy) < 2:
+            raise ModelError(
+                f"{name}: {len(self.energy)} energies and {len(self.values)} values; expected as "
+                "many of each, 2 or more"
+            )
+        if not (self.energy[0] > 0 and np.all(np.diff(self.energy) > 0)):
+            raise ModelError(f"{name}.energy: expected positive energies that rise")
+        if np.any(self.values < 0) or not np.any(self.values > 0):
+            raise ModelError(f"{name}.values: expected no negative number and one above 0")
+
+    def copy(self) -> TemplateSpectralModel:
+        """A copy that shares no parameter."""
+        return type(self)(self.energy, self.values, **{p.name: p for p in self.parameters})
+
+    def _index(self) -> np.ndarray:
+        """Photon index between two entries each; NaN where there are no photons."""
+        full = (self.values[1:] > 0) & (self.values[:-1] > 0)
+        log = np.log(np.where(self.values > 0, self.values, 1.0))
+        return np.where(full, -np.diff(log) / np.diff(np.log(self.energy)), np.nan)
+
+    def evaluate_values(self, values: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        tilt, norm, reference = values
+        energy = np.asarray(energy, dtype=float)
+        k = np.clip(np.searchsorted(self.energy, energy, "right") - 1, 0, len(self.energy) - 2)
+        found = self.values[k] * (energy / self.energy[k]) ** -self._index()[k]
+        inside = (energy >= self.energy[0]) & (energy <= self.energy[-1])
+        table = np.where(inside, np.nan_to_num(found), 0.0)
+        return np.asarray(norm * table * (energy / reference) ** -tilt)
+
+    def integral_values(
+        self, values: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        tilt, norm, reference = values
+        index = self._index()
+        used = np.flatnonzero(np.isfinite(index))
+        start, stop = self.energy[used], self.energy[used + 1]
+        # The overlap of every bin with every stretch of the table, in units of its lower end.
+        first = np.maximum(low[:, None], start) / start
+        last = np.maximum(np.minimum(high[:, None], stop) / start, first)
+        shape, slope = _power_integral(index[used] + tilt, first, last)
+        scale = self.values[used] * start * (start / reference) ** -tilt
+        unit = (shape * scale).sum(axis=1)
+        by_tilt = ((slope - shape * np.log(start / reference)) * scale).sum(axis=1)
+        return norm * unit, np.array([norm * by_tilt, unit, norm * unit * (tilt / reference)])
+
+
 SPECTRAL_MODELS: list[type[SpectralModel]] = [
     PowerLawSpectralModel,
     PowerLaw2SpectralModel,
     PowerLawNormSpectralModel,
+    ExpCutoffPowerLawSpectralModel,
+    LogParabolaSpectralModel,
+    ConstantSpectralModel,
+    TemplateSpectralModel,
 ]
 
 
 def _power_integral(
-    index: float, low: np.ndarray, high: np.ndarray
+    index: float | np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The integral of E**-index from low to high and its derivative with respect to index.
 
@@ -178,3 +387,18 @@ def _tev(energy: Any) -> Any:
     if isinstance(energy, (u.Quantity, str)):
         return u.Quantity(energy).to_value("TeV")
     return np.asarray(energy, dtype=float)
+
+
+def _table_column(name: str, data: Any, unit: str) -> np.ndarray:
+    """A column of a template as floats in ``unit``, read-only."""
+    try:
+        column = np.array(u.Quantity(data, None if hasattr(data, "unit") else unit).to_value(unit))
+        column = np.array(column, dtype=float)
+    except (TypeError, ValueError, u.UnitConversionError) as error:
+        raise ModelError(
+            f"TemplateSpectralModel.{name}: not a list of numbers in '{unit}': {error}"
+        ) from None
+    if column.ndim != 1 or not np.all(np.isfinite(column)):
+        raise ModelError(f"TemplateSpectralModel.{name}: expected a list of finite numbers")
+    column.flags.writeable = False
+    return column

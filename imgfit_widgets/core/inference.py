@@ -1,0 +1,444 @@
+"""What the data say of a source, one call each: is it there, is it extended, how bright at most,
+where, and which of two models is the better.
+
+Every function fits copies, changes nothing and gives a frozen result with ``to_dict()`` and a plain
+sentence as its ``str``:
+
+`source_ts`
+    How much a source improves the fit, everything else fitted again without it.
+`compare`
+    The likelihood ratio of two nested fits.
+`extension_test`
+    A point against a Gaussian or a disk, with an upper limit on the size.
+`flux_upper_limit`
+    The profile likelihood of the amplitude.
+`localise`
+    Error ellipse and the radii that hold the position with 68, 95 and 99 %.
+`information_criteria`
+    AIC and BIC of a fit.
+
+A probability from chi2 is an approximation (Wilks 1938): good for many counts,
+away from a bound.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2, norm
+
+from .errors import FitError, ModelError
+from .fit import Fit
+from .fit_result import FitResult
+from .inference_result import (
+    Comparison,
+    Criteria,
+    ExtensionTest,
+    FluxUpperLimit,
+    Localisation,
+)
+from .models import SPATIAL_MODELS, Models, PointSpatialModel, SkyModel, SpatialModel
+from .profile import Profiles, models_at
+from .progress import Progress, part, silent
+from .stats import sigma_of
+
+__all__ = [
+    "Comparison",
+    "Criteria",
+    "ExtensionTest",
+    "FluxUpperLimit",
+    "Localisation",
+    "compare",
+    "extension_test",
+    "flux_upper_limit",
+    "information_criteria",
+    "localise",
+    "source_ts",
+]
+
+CONTAINMENTS = (0.68, 0.95, 0.99)
+_STUCK = 0.01
+"""A richer model that fits worse by more than this has not found its minimum."""
+_PARABOLIC = 0.1
+"""A contour that is off the ellipse by more than this share of it is no ellipse."""
+
+
+# --- comparisons
+def information_criteria(result: FitResult) -> Criteria:
+    """AIC and BIC of a fit (Akaike 1974; Schwarz 1978)."""
+    k = len(result.names)
+    masks = [d.counts.data.size if d.mask is None else int(d.mask.sum()) for d in result.datasets]
+    n = sum(masks)
+    stat = float(result.total_stat)
+    return Criteria(stat + 2.0 * k, stat + k * math.log(n), stat, k, n)
+
+
+def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison:
+    """The likelihood ratio of two nested fits of the same data.
+
+    Raises
+    ------
+    FitError
+        If a fit did not succeed, the data differ, or the richer has no more parameters.
+    """
+    for label, result in (("simpler", simpler), ("richer", richer)):
+        if not result.success:
+            raise FitError(f"compare: the {label} fit found no minimum: {result.message}")
+    if [id(d) for d in simpler.datasets] != [id(d) for d in richer.datasets]:
+        raise FitError("compare: the two fits are of different datasets; expected the same ones")
+    dof = len(richer.names) - len(simpler.names)
+    if dof < 1:
+        raise FitError(
+            f"compare: {len(simpler.names)} and {len(richer.names)} free parameters; the second "
+            "fit has to have more"
+        )
+    ts = float(simpler.total_stat - richer.total_stat)
+    message = ""
+    if ts < -_STUCK:
+        message = "The richer model fits worse: it stopped in another minimum; start it elsewhere."
+    few, many = information_criteria(simpler), information_criteria(richer)
+    p_value = float(chi2.sf(max(ts, 0.0), dof))
+    return Comparison(
+        name or "richer against simpler",
+        ts,
+        dof,
+        p_value,
+        sigma_of(ts, dof),
+        many.aic - few.aic,
+        many.bic - few.bic,
+        message,
+        simpler,
+        richer,
+    )
+
+
+def source_ts(
+    datasets: Any,
+    models: Models,
+    name: str,
+    fit: Fit | None = None,
+    result: FitResult | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """How much a source improves the fit, all other parameters fitted again without it.
+
+    Parameters
+    ----------
+    datasets : dataset or sequence of them
+    models : Models
+    name : str
+        The source.
+    fit : Fit, optional
+    result : FitResult, optional
+        The fit with the source, if it is there already.
+    """
+    fit = fit or Fit()
+    source = _source(models, name)
+    linked = [p.label for p in source.parameters.free_parameters if _shared(models, source, p)]
+    full = result or fit.solve(datasets, models, part(progress, 0.0, 0.6))
+    _check(full, "the fit with the source")
+    without = models_at(full)
+    without.remove(name)
+    free = len(without.parameters.free_parameters) if len(without) else 0
+    if not free:
+        raise FitError(
+            f"{name}: without it nothing is left to fit; add a background model with a free norm"
+        )
+    null = fit.solve(datasets, without, part(progress, 0.6, 1.0))
+    found = compare(null, full, name)
+    if linked:
+        note = f"It shares {', '.join(linked)} with other models."
+        found = _with_message(found, f"{found.message} {note}".strip())
+    return found
+
+
+def extension_test(
+    datasets: Any,
+    models: Models,
+    name: str,
+    shape: str = "gauss",
+    cl: float = 0.95,
+    fit: Fit | None = None,
+    progress: Progress = silent,
+) -> ExtensionTest:
+    """Whether a source is extended, and how large it may be.
+
+    The source is fitted as a point and, from three sizes, as ``shape``.
+
+    Parameters
+    ----------
+    datasets, models, name
+        As for `source_ts`; whatever shape the source has is replaced in copies.
+    shape : str
+        Tag of a spatial model with one size: ``gauss`` or ``disk``.
+    cl : float
+        One-sided probability of the upper limit.
+    """
+    _probability(cl)
+    fit = fit or Fit()
+    source = _source(models, name)
+    kind = _shape(shape)
+    size = str(kind.size_parameter)
+    if not source.spatial_model.has_position:
+        raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
+    base = models.copy()
+    lon, lat = source.spatial_model.lon_0, source.spatial_model.lat_0
+    place = {"lon_0": lon, "lat_0": lat}
+    base[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
+    point = fit.solve(datasets, base, part(progress, 0.0, 0.25))
+    _check(point, "the fit as a point")
+    tried: list[FitResult] = []
+    start = _start_size(source, kind)
+    for number, factor in enumerate((1.0, 0.3, 3.0)):
+        other = models_at(point)
+        there = {key: other[name].spatial_model.parameters[key] for key in place}
+        extended = kind(frame=source.frame, **there, **{size: start * factor})
+        extended.parameters[size].frozen = False
+        other[name].spatial_model = extended
+        share = part(progress, 0.25 + 0.2 * number, 0.45 + 0.2 * number)
+        tried.append(fit.solve(datasets, other, share))
+        settled = all(r.success for r in tried) and number == 1
+        if settled and abs(tried[0].total_stat - tried[1].total_stat) < _STUCK:
+            break
+    good = [r for r in tried if r.success]
+    if not good:
+        raise FitError(f"{name}: the fit as {kind.tag[0]} found no minimum: {tried[0].message}")
+    best = min(good, key=lambda r: r.total_stat)
+    ts = float(point.total_stat - best.total_stat)
+    value, error = best.value(name, size), best.error(name, size)
+    limit, message = math.nan, ""
+    if math.isfinite(error):
+        minos = Profiles(best).minos((name, size), float(norm.ppf(cl)), part(progress, 0.85, 1.0))
+        if minos.valid_upper and not minos.at_limit_upper:
+            limit = value + minos.upper
+        else:
+            message = f"No upper limit: {minos.message}"
+    else:
+        message = "No upper limit: the size is at its limit."
+    ts = max(ts, 0.0) if ts > -_STUCK else ts
+    if ts < 0:
+        message = f"The extended fit is worse: start closer to the source. {message}".strip()
+    return ExtensionTest(
+        name,
+        kind.tag[0],
+        size,
+        ts,
+        0.5 * float(chi2.sf(max(ts, 0.0), 1)),
+        math.sqrt(max(ts, 0.0)),
+        value,
+        error,
+        limit,
+        float(cl),
+        message,
+        point,
+        best,
+    )
+
+
+# --- limits
+def flux_upper_limit(
+    datasets: Any,
+    models: Models,
+    name: str,
+    cl: float = 0.95,
+    free_shape: bool = False,
+    fit: Fit | None = None,
+    progress: Progress = silent,
+) -> FluxUpperLimit:
+    """Upper limit on a source's amplitude by the profile likelihood (Rolke et al. 2005, bounded).
+
+    The amplitude at which the statistic, all else re-fitted, has risen by ``norm.ppf(cl) ** 2``
+    (2.71 for 95 %) above its minimum at an amplitude of 0 or more: a deficit gives no lower limit
+    than an empty place.
+
+    Parameters
+    ----------
+    datasets, models, name
+        As for `source_ts`.
+    cl : float
+        One-sided.
+    free_shape : bool
+        Whether the source's own position, size and spectral shape are re-fitted too; by default
+        they are held as they are in ``models``, so that the limit is for that place.
+    """
+    _probability(cl)
+    fit = fit or Fit()
+    held = models.copy()
+    source = _source(held, name)
+    amplitude = source.linear_parameter
+    if not free_shape:
+        for parameter in source.parameters:
+            parameter.frozen = parameter is not amplitude
+    amplitude.link = amplitude.prior = None
+    amplitude.min = amplitude.max = np.nan
+    amplitude.frozen = False
+    result = fit.solve(datasets, held, part(progress, 0.0, 0.5))
+    _check(result, "the fit")
+    key = (name, amplitude.name)
+    best, error = result.value(*key), result.error(*key)
+    profiles = Profiles(result)
+    floor = 0.0
+    message = ""
+    zero = profiles.stat_profile(key, [0.0]).delta[0]
+    if best < 0:
+        floor = float(zero)
+        message = "The best amplitude is negative; the limit is counted from 0."
+    level = math.sqrt(floor + float(norm.ppf(cl)) ** 2)
+    minos = profiles.minos(key, level, part(progress, 0.5, 1.0))
+    if not minos.valid_upper or minos.at_limit_upper:
+        raise FitError(f"{name}: no upper limit on {amplitude.name}: {minos.message}")
+    value = best + minos.upper
+    edges = np.asarray(result.datasets[0].energy_axis.edges.to_value("TeV"), dtype=float)
+    limited = models_at(result)[name]
+    limited.linear_parameter.value = value
+    flux = limited.spectral_model.integral(float(edges[0]), float(edges[-1]))
+    return FluxUpperLimit(
+        name,
+        amplitude.name,
+        amplitude.unit_text,
+        float(value),
+        best,
+        error,
+        float(cl),
+        math.copysign(float(zero), best),
+        float(flux),
+        float(edges[0]),
+        float(edges[-1]),
+        message,
+    )
+
+
+# --- place
+def localise(
+    result: FitResult, name: str, check: bool = True, n: int = 12, progress: Progress = silent
+) -> Localisation:
+    """Error ellipse and radii of containment of a fitted position.
+
+    From the covariance; with ``check`` the contours of the same probabilities are found at ``n``
+    points each and compared with the ellipse.
+
+    Raises
+    ------
+    FitError
+        If the fit has no minimum, or the position was not free or is at a limit.
+    """
+    _check(result, "the fit")
+    source = _source(result.models, name)
+    keys = [(name, "lon_0"), (name, "lat_0")]
+    missing = [f"{m}.{p}" for m, p in keys if (m, p) not in result.names]
+    if missing:
+        raise FitError(f"{', '.join(missing)}: not fitted; free the position and fit again")
+    profiles = Profiles(result)
+    rows = [result.names.index(key) for key in keys]
+    parameters = [source.spatial_model.parameters[p] for _, p in keys]
+    units = np.array([q.factor_to_expected for q in parameters])
+    lon, lat = result.values[rows] * units
+    # Degrees on the sky: east is longer in longitude by 1 / cos(lat).
+    to_sky = units * np.array([math.cos(math.radians(lat)), 1.0])
+    covariance = result.covariance[np.ix_(rows, rows)] * np.outer(to_sky, to_sky)
+    if not np.all(np.diag(covariance) > 0):
+        raise FitError(f"{name}: its position is at a limit and has no error")
+    values, vectors = np.linalg.eigh(covariance)
+    minor, major = np.sqrt(values)
+    angle = math.degrees(math.atan2(vectors[0, 1], vectors[1, 1])) % 180.0
+    radii = tuple(_containment_radius(major, minor, c) for c in CONTAINMENTS)
+    deviation = [math.nan] * len(CONTAINMENTS)
+    message = ""
+    if check:
+        inverse = np.linalg.inv(covariance)
+        for number, c in enumerate(CONTAINMENTS):
+            share = part(progress, number / len(CONTAINMENTS), (number + 1) / len(CONTAINMENTS))
+            line = profiles.stat_contour(keys[0], keys[1], n=n, cl=c, progress=share)
+            offset = np.stack([line.x, line.y]) - result.values[rows][:, None]
+            offset = offset * to_sky[:, None]
+            reach = np.sqrt(np.einsum("in,ij,jn->n", offset, inverse, offset) / chi2.ppf(c, 2))
+            deviation[number] = float(np.abs(reach - 1.0).max())
+            if not line.success:
+                message = line.message
+        if not message and not max(deviation) < _PARABOLIC:
+            message = (
+                f"The contours are up to {100 * max(deviation):.0f} % off the ellipse: quote the "
+                "contour."
+            )
+    return Localisation(
+        name,
+        source.frame,
+        float(lon),
+        float(lat),
+        float(major),
+        float(minor),
+        float(angle),
+        CONTAINMENTS,
+        radii,
+        tuple(deviation),
+        message,
+    )
+
+
+def _containment_radius(major: float, minor: float, containment: float) -> float:
+    """Radius of the circle that holds a share of a two-dimensional Gaussian.
+
+    The radial integral of the density is closed; that over the angle is a sum over a full period,
+    exact to rounding.
+    """
+    angle = np.linspace(0.0, 2.0 * np.pi, 720, endpoint=False)
+    q = (np.cos(angle) / major) ** 2 + (np.sin(angle) / minor) ** 2
+
+    def excess(radius: float) -> float:
+        inside = -np.expm1(-0.5 * q * radius**2) / q
+        return float(inside.mean()) / (major * minor) - containment
+
+    return float(brentq(excess, 0.0, 10.0 * major, xtol=1e-12 * major))
+
+
+# --- helpers
+def _source(models: Models, name: str) -> SkyModel:
+    model = models[name]
+    if not isinstance(model, SkyModel):
+        raise ModelError(f"{name}: it is no source; expected one of the sky models")
+    return model
+
+
+def _shared(models: Models, source: SkyModel, parameter: Any) -> bool:
+    return any(q.leader is parameter.leader and q.owner != source.name for q in models.parameters)
+
+
+def _shape(tag: str) -> type[SpatialModel]:
+    known = {t: cls for cls in SPATIAL_MODELS for t in cls.tag if _is_sized_point(cls)}
+    if tag not in known:
+        raise ModelError(f"shape {tag!r} has no size to test; expected one of {', '.join(known)}")
+    return known[tag]
+
+
+def _is_sized_point(kind: type[SpatialModel]) -> bool:
+    """Whether the shape is a point at size 0, which alone its fit adjusts."""
+    size = kind.size_parameter
+    others = [f for n, f in kind.fields().items() if n not in ("lon_0", "lat_0", size)]
+    return size in kind.even_names and all(field.frozen for field in others)
+
+
+def _start_size(source: SkyModel, kind: type[SpatialModel]) -> float:
+    """The source's own size if it has that shape, else a typical width of a PSF."""
+    if isinstance(source.spatial_model, kind):
+        parameter = source.spatial_model.parameters[str(kind.size_parameter)]
+        size = float(parameter.value * parameter.factor_to_expected)
+        if size > 0:
+            return size
+    return 0.1
+
+
+def _check(result: FitResult, what: str) -> None:
+    if not result.success:
+        raise FitError(f"{what} found no minimum: {result.message}")
+
+
+def _probability(cl: float) -> None:
+    if not 0.5 < cl < 1.0:
+        raise FitError(f"cl {cl!r}; expected a probability between 0.5 and 1")
+
+
+def _with_message(found: Comparison, message: str) -> Comparison:
+    return Comparison(**(vars(found) | {"message": message}))

@@ -1,0 +1,377 @@
+"""The way down the exact gradient to a minimum, free of any judgement about it.
+
+Amplitudes and norms are solved at the start positions first, where the statistic is convex in them,
+so that the slope in position means something. Damped steps by the Fisher information go down from
+there, positions limited to the map: near a source a handful of them reach what takes Minuit some
+sixty evaluations. Newton steps with a Hessian taken by differences of the exact gradient finish it,
+so that any start of one valley ends in one point; where they find no bottom, Minuit takes over with
+the same gradient, scales and limits. `Minimiser.refit` follows a minimum while some parameters are
+held elsewhere: what profiles and contours are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .fit_result import FitStep
+from .likelihood import Likelihood, Room
+from .live import LinearSolver
+from .progress import Progress, silent
+
+__all__ = ["EDM_VALID", "Minimiser", "newton_step"]
+
+_SCORING_STEPS = 40
+_STRIDE = 5.0
+"""How far a position or size may go in one scoring step, in scales."""
+_NEWTON_STEPS = 12
+_EDM = 1e-9
+"""Newton stops when the expected further gain in the statistic is below this."""
+EDM_VALID = 1e-5
+"""A minimum is one if the expected further gain is below this."""
+_REFIT_STEPS = 60
+_REFIT_EDM = 1e-6
+_STEPS = {"phi": 3.0, "e": 0.03, "eta": 0.03, "edge_width": 0.03}
+"""Scales of shape parameters in canonical units."""
+
+
+class Minimiser:
+    """One way down. Works in ``u = (x - origin) / scale``, in which errors are about 1.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    max_calls : int
+        Evaluations after which it gives up.
+    progress, on_step
+        As for `Fit.solve`.
+    """
+
+    def __init__(
+        self,
+        likelihood: Likelihood,
+        max_calls: int,
+        progress: Progress = silent,
+        on_step: Callable[[FitStep], None] | None = None,
+    ) -> None:
+        self.likelihood, self.max_calls = likelihood, max_calls
+        self.progress, self.on_step = progress, on_step
+        self.solver = LinearSolver(likelihood)
+        self.nfev = 0
+        self.used_minuit = False
+        self.origin = likelihood.x0.copy()
+        self.scale = np.ones(len(self.origin))
+        # Scoring moves parameters with stride 1 by at most 5 scales at a time.
+        self.stride = np.zeros(len(self.origin))
+        self.room = Room.of(likelihood)
+        self.lower, self.upper = self.room.lower, self.room.upper
+        self._last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.empty(0))
+        self._zero = 0.0
+
+    # --- the function that Minuit sees
+    def _evaluate(self, u: Any) -> tuple[float, np.ndarray]:
+        u = np.asarray(u, dtype=float)
+        if not np.all(np.isfinite(u)):
+            return 1e30, np.zeros(len(u))
+        key = u.tobytes()
+        if key != self._last[0]:
+            x = self.origin + u * self.scale
+            stat, gradient = self.likelihood.stat_and_gradient(x)
+            self.nfev += 1
+            if not np.isfinite(stat) or not np.all(np.isfinite(gradient)):
+                stat, gradient = 1e30, np.zeros(len(u))
+            self._last = (key, stat, gradient * self.scale)
+            if self.nfev % 5 == 1:
+                self._report(x, stat)
+        return self._last[1] - self._zero, self._last[2]
+
+    def slope(self, u: np.ndarray) -> np.ndarray:
+        """Derivatives of the statistic by u."""
+        return self._evaluate(u)[1]
+
+    def _report(self, x: np.ndarray, stat: float) -> None:
+        self.progress(1.0 - 30.0 / (30.0 + self.nfev), f"Fitting: {self.nfev} evaluations")
+        if self.on_step is not None:
+            values = dict(zip(self.likelihood.names, map(float, x), strict=True))
+            self.on_step(FitStep(self.nfev, float(stat), values))
+
+    # --- the steps
+    def run(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Down to the bottom: the point, its Hessian and what a limit holds, in u."""
+        self._report(self.origin, np.nan)
+        self._start()
+        u = self._score(np.zeros(len(self.origin)))
+        u, hessian, held = self._polish(u)
+        for _ in range(4):
+            if self._is_bottom(u, hessian, held) or self.nfev > self.max_calls:
+                break
+            downhill = self._escape(u, hessian, held)
+            u = self._minuit(u if downhill is None else downhill)
+            u, hessian, held = self._polish(u)
+        return u, hessian, held
+
+    def stand_at(self, x: np.ndarray, errors: np.ndarray) -> None:
+        """Take a minimum that is known already for the origin."""
+        self.origin = np.clip(x, self.lower, self.upper)
+        self.scale = np.where(errors > 0, errors, 1.0)
+        self.likelihood.recentre(self.origin)
+        self._last = (b"", 0.0, np.empty(0))
+        self._zero = self._evaluate(np.zeros(len(x)))[0] + self._zero
+
+    def _is_bottom(self, u: np.ndarray, hessian: np.ndarray, held: np.ndarray) -> bool:
+        step = newton_step(hessian, self._evaluate(u)[1], held)
+        return step is not None and -0.5 * float(self._evaluate(u)[1] @ step) < EDM_VALID
+
+    def _score(self, u: np.ndarray) -> np.ndarray:
+        """Damped steps (Levenberg-Marquardt) by the Fisher information.
+
+        Along the last step the curvature that was met there takes the expected one's place (a
+        BFGS update), because the two differ much where a source is far from its best size.
+        """
+        low, high = self._u_bounds()
+        stat, gradient = self._evaluate(u)
+        damping = 1e-3
+        last: tuple[np.ndarray, np.ndarray] | None = None
+        for _ in range(_SCORING_STEPS):
+            metric = self._information(u)
+            diagonal = np.maximum(np.diag(metric), 1e-12)
+            if last is not None:
+                metric = _secant(metric, *last)
+            while damping < 1e6:
+                held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
+                step = newton_step(metric + np.diag(damping * diagonal), gradient, held)
+                gain = -0.5 * float(gradient @ step) if step is not None else np.nan
+                if step is None or not gain >= 1e-2 or self.nfev >= self.max_calls:
+                    return u
+                step *= min(1.0, _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300))
+                tried = np.clip(u + step, low, high)
+                found, slope = self._evaluate(tried)
+                if found < stat:
+                    break
+                damping = max(damping * 8.0, 1e-2)
+            else:
+                return u
+            good = stat - found > 0.5 * gain
+            last = tried - u, slope - gradient
+            u, stat, gradient = tried, found, slope
+            damping = max(damping * (0.1 if good else 2.0), 1e-6)
+        return u
+
+    def _start(self) -> None:
+        """Solve what is linear and find out how large a step of each parameter is."""
+        ev = self.likelihood
+        place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
+        p = ev.full(self.origin)
+        linear = self.solver.solve(p)
+        for place, value in zip(linear.places, linear.values, strict=True):
+            p[place] = value
+        for place in {s.linear for t in ev.terms for s in t.sources} & set(linear.places):
+            # Nothing here: a source of one sigma still has a slope towards its neighbours.
+            p[place] = max(p[place], linear.scale(place))
+        x = p[ev.free_places] / ev.units
+        x = ev.off_saddle(np.clip(x, self.lower, self.upper))
+        p = ev.full(x)
+        known = np.diag(ev.information(x))
+        width = min((float(s.psf_width(p)) for t in ev.terms for s in t.sources), default=0.05)
+        for i, (model, name) in enumerate(ev.names):
+            place, unit = int(ev.free_places[i]), ev.units[i]
+            if linear.scale(place) > 0:
+                self.scale[i] = linear.scale(place) / unit
+            elif name in ("lon_0", "lat_0") or is_size(model, name):
+                size = width
+                if is_size(model, name):
+                    size = max(width, abs(p[place])) / 2
+                if name == "lon_0":
+                    size = size / max(np.cos(np.radians(p[place_of(model, "lat_0")])), 0.01)
+                self.scale[i] = size / 10 / unit
+                self.stride[i] = 1.0
+            elif name in _STEPS:
+                self.scale[i] = _STEPS[name] / unit
+                self.stride[i] = 1.0
+            else:
+                # As the data say, where they say enough; no step may leave a shape's own scale.
+                most = 0.03 * max(abs(x[i]), 1.0) if name != "reference" else 0.1
+                error = np.sqrt(2.0 / known[i]) if known[i] > 0 else np.inf
+                self.scale[i] = float(np.clip(error, 0.01 * most, most))
+        self.origin = x
+        ev.recentre(x)
+        self._last = (b"", 0.0, np.empty(0))
+        self._zero = self._evaluate(np.zeros(len(x)))[0] + self._zero
+
+    def _minuit(self, u: np.ndarray) -> np.ndarray:
+        # Loaded where it is needed: most fits end without it.
+        from iminuit import Minuit
+
+        self.used_minuit = True
+        minuit = Minuit(lambda v: self._evaluate(v)[0], u, grad=lambda v: self._evaluate(v)[1])
+        minuit.errordef = Minuit.LEAST_SQUARES
+        minuit.strategy = 0
+        minuit.print_level = -1
+        minuit.tol = 1e-3
+        minuit.errors[:] = 1.0
+        low, high = self._u_bounds()
+        minuit.limits[:] = list(zip(low, high, strict=True))
+        minuit.migrad(ncall=max(self.max_calls - self.nfev, 50))
+        return np.asarray(np.clip(np.array(minuit.values), low, high))
+
+    def _u_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return (self.lower - self.origin) / self.scale, (self.upper - self.origin) / self.scale
+
+    def _at_bound(self, u: np.ndarray) -> np.ndarray:
+        low, high = self._u_bounds()
+        return np.asarray((u - low < 1e-3) | (high - u < 1e-3))
+
+    def _hessian(self, u: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Second derivatives by central differences of the exact gradient; held ones are 0."""
+        n = len(u)
+        hessian = np.zeros((n, n))
+        self.likelihood.recentre(self.origin + u * self.scale)
+        self._last = (b"", 0.0, np.empty(0))
+        for i in np.flatnonzero(~held):
+            step = np.zeros(n)
+            step[i] = 0.02
+            hessian[i] = (self._evaluate(u + step)[1] - self._evaluate(u - step)[1]) / 0.04
+        hessian[:, held] = 0.0
+        return 0.5 * (hessian + hessian.T)
+
+    def _polish(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Newton steps to the bottom; returns the point, its Hessian and what a limit holds."""
+        held = self._at_bound(u)
+        hessian = self._hessian(u, held)
+        low, high = self._u_bounds()
+        stat, gradient = self._evaluate(u)
+        travelled = 0.0
+        for _ in range(_NEWTON_STEPS):
+            step = newton_step(hessian, gradient, held)
+            if step is None or -0.5 * float(gradient @ step) < _EDM:
+                break
+            size, moved = 1.0, False
+            step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-300))
+            while size > 1e-3:
+                tried = np.clip(u + size * step, low, high)
+                found, slope = self._evaluate(tried)
+                if found <= stat + 1e-7:
+                    moved = True
+                    break
+                size *= 0.3
+            if not moved:
+                break
+            travelled += float(np.abs(tried - u).max())
+            u, stat, gradient = tried, found, slope
+            if travelled > 0.1:
+                travelled = 0.0
+                held = self._at_bound(u)
+                hessian = self._hessian(u, held)
+                stat, gradient = self._evaluate(u)
+        return u, hessian, held
+
+    def _escape(self, u: np.ndarray, hessian: np.ndarray, held: np.ndarray) -> np.ndarray | None:
+        """A lower point beside a saddle, None if this is no saddle."""
+        free = np.flatnonzero(~held)
+        if not len(free):
+            return None
+        values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
+        if values[0] > -1e-6 * max(abs(values[-1]), 1.0):
+            return None
+        direction = np.zeros(len(u))
+        direction[free] = vectors[:, 0]
+        low, high = self._u_bounds()
+        here = self._evaluate(u)[0]
+        best, best_stat = None, here - 1e-6
+        for size in (0.3, 1.0, 3.0, 10.0):
+            for sign in (1.0, -1.0):
+                tried = np.clip(u + sign * size * direction, low, high)
+                stat = self._evaluate(tried)[0]
+                if stat < best_stat:
+                    best, best_stat = tried, stat
+        return best
+
+    def refit(
+        self, u: np.ndarray, hessian: np.ndarray, fixed: np.ndarray
+    ) -> tuple[np.ndarray, float, np.ndarray, bool]:
+        """The lowest point near ``u`` with some parameters held there.
+
+        Steps by the Hessian of a minimum nearby, which every step corrects (BFGS): from there it
+        takes two or three evaluations.
+
+        Parameters
+        ----------
+        u : ndarray
+            Where to start.
+        hessian : ndarray
+            Second derivatives in u.
+        fixed : ndarray of bool
+            What is held.
+
+        Returns
+        -------
+        u : ndarray
+        stat : float
+            Above that of the origin.
+        gradient : ndarray
+            By u; of the held ones it is the slope of the profile.
+        valid : bool
+            Whether this is a minimum of the others.
+        """
+        low, high = self._u_bounds()
+        u = np.clip(u, low, high)
+        stat, gradient = self._evaluate(u)
+        metric, fresh = hessian, False
+        for _ in range(_REFIT_STEPS):
+            held = fixed | ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
+            if held.all():
+                return u, stat, gradient, True
+            step = newton_step(metric, gradient, held)
+            if step is None and not fresh:
+                metric, fresh = self._information(u), True
+                step = newton_step(metric, gradient, held)
+            if step is None:
+                return u, stat, gradient, False
+            gain = -0.5 * float(gradient @ step)
+            if gain < _REFIT_EDM:
+                return u, stat, gradient, True
+            size, found, slope, tried = 1.0, np.inf, gradient, u
+            while size > 1e-4:
+                tried = np.clip(u + size * step, low, high)
+                found, slope = self._evaluate(tried)
+                if found <= stat - 1e-4 * size * gain or (found <= stat + 1e-9 and gain < 1e-4):
+                    break
+                size *= 0.35
+            else:
+                if fresh:
+                    return u, stat, gradient, gain < EDM_VALID
+                metric, fresh = self._information(u), True
+                continue
+            metric = _secant(metric, tried - u, slope - gradient)
+            u, stat, gradient = tried, found, slope
+        return u, stat, gradient, False
+
+    def _information(self, u: np.ndarray) -> np.ndarray:
+        x = self.origin + u * self.scale
+        return self.likelihood.information(x) * np.outer(self.scale, self.scale)
+
+
+def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """BFGS: the metric with the curvature that the gradient's change shows along a step."""
+    along = metric @ step
+    met, expected = float(step @ change), float(step @ along)
+    if not met > 1e-3 * expected > 0:
+        return metric
+    return np.asarray(metric + np.outer(change, change) / met - np.outer(along, along) / expected)
+
+
+def newton_step(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> np.ndarray | None:
+    """The step to the bottom of the parabola, None if it has none."""
+    free = np.flatnonzero(~held)
+    if not len(free) or not np.all(np.diag(hessian)[free] > 0):
+        return None
+    scale = np.sqrt(np.diag(hessian)[free])
+    scaled = hessian[np.ix_(free, free)] / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(scaled)
+    if values[0] < 1e-9:
+        return None
+    step = np.zeros(len(gradient))
+    step[free] = -(vectors @ ((vectors.T @ (gradient[free] / scale)) / values)) / scale
+    return step
