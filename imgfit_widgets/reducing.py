@@ -7,7 +7,8 @@ and `read_datasets` read what a configuration names instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from .core.paths import expand_path
 from .core.progress import Progress
 from .core.selection import select_ids
 
+REMEDY_MARK = "To go on, "
 REMEDY = "choose “Go on without runs that fail”, or reduce without run {run}"
 
 
@@ -86,7 +88,8 @@ class Request:
             skip_failed=self.skip_failed,
         )
         progress(0.0, "Looking for the runs")
-        analysis.get_observations()
+        with _remedy(self.config):
+            analysis.get_observations()
         observations = analysis.observations or ()
         files.check_observations(observations, self.roots)
         number = len(observations)
@@ -95,19 +98,30 @@ class Request:
             place = min(int(fraction * number) + 1, number)
             progress(fraction, f"{message} ({place} of {number})" if number > 1 else message)
 
-        try:
+        with _remedy(self.config):
             analysis.get_datasets(report)
-        except ImgfitError as error:
-            run = run_of(str(error))
-            if run is None or number < 2:
-                raise
-            remedy = REMEDY.format(run=run)
-            raise type(error)(f"{error}. To go on, {remedy}") from error
         background = self.config.datasets.background
         exclusion = None
         if background.method is not None and background.exclusion is not None:
             exclusion = Exclusion(background.exclusion, background.path_of("exclusion"))
         return Reduced(analysis.datasets or Datasets(), dict(analysis.failed), exclusion)
+
+
+@contextmanager
+def _remedy(config: AnalysisConfig) -> Iterator[None]:
+    """Say with the failure of a run how to go on with the others, if there are others."""
+    try:
+        yield
+    except ImgfitError as error:
+        run = run_of(str(error))
+        try:
+            others = [] if run is None else runs_without(config, run)
+        except ImgfitError:
+            others = []
+        if not others:
+            raise
+        remedy = REMEDY.format(run=run)
+        raise type(error)(f"{error}. {REMEDY_MARK}{remedy}") from error
 
 
 def check_geometry(text: str, roots: Sequence[str] = ()) -> str:
