@@ -132,7 +132,8 @@ def _is_view(view: Any) -> bool:
         )
 
     try:
-        return isinstance(view, dict) and all(
+        band = view.get("band")
+        return (band is None or type(band) is int) and all(
             isinstance(state.get("kind"), str | None)
             and is_number(state.get("radius", 0.1))
             and all(is_look(look) for look in state.get("looks", {}).values())

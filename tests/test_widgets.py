@@ -20,7 +20,7 @@ from imgfit_widgets.core.config import AnalysisConfig
 from imgfit_widgets.core.errors import ImgfitError, InputError
 from imgfit_widgets.core.models import Models
 from imgfit_widgets.session import Session
-from imgfit_widgets.widgets.config_editor import FORM, ConfigEditor
+from imgfit_widgets.widgets.config_editor import ConfigEditor
 from imgfit_widgets.widgets.fit_panel import FitPanel
 from imgfit_widgets.widgets.model_editor import ModelEditor
 from imgfit_widgets.widgets.numbers import (
@@ -78,8 +78,14 @@ def test_every_key_of_the_tutorial_has_a_field_with_help_unit_and_default(refere
                 yield path
 
     editor = ConfigEditor(Session(text))
-    in_form = {field.path for field in AnalysisConfig().fields()} & set(editor.editors)
-    assert {p for p in paths(yaml.safe_load(text)) if not p.endswith("s.parameters")} - {"datasets.background.parameters", "datasets.safe_mask.parameters"} <= in_form
+    mappings = {"datasets.background.parameters", "datasets.safe_mask.parameters"}
+    assert set(paths(yaml.safe_load(text))) - mappings <= set(editor.editors)
+    for mapping in mappings:
+        assert any(path.startswith(f"{mapping}.") for path in editor.editors)
+    spectra = ("flux_points", "light_curve", "datasets.on_region", "datasets.containment")
+    known = {field.path for field in AnalysisConfig().fields()}
+    left = {path for path in known - set(editor.editors) if not path.startswith(spectra)}
+    assert left == mappings, "every key of images has a field of its own"
     tip = editor.editors[BINSIZE].input.tooltip
     assert "Size of a pixel" in tip and "Unit: deg" in tip and "Default: 0.02 deg" in tip
 

@@ -93,16 +93,25 @@ FORM: tuple[tuple[str, Lines, tuple[str, Lines] | None], ...] = (
         "Files and computing",
         (),
         (
-            "Files, processes and log",
+            "Files and processes",
             (
                 ("Models", ("general.models_file",)),
-                ("Datasets", ("general.datasets_file",)),
                 ("Results", ("general.outdir",)),
                 ("Processes", ("general.n_jobs",)),
-                ("Log level", ("general.log.level",)),
-                ("Log file", ("general.log.filename", "general.log.filemode")),
-                ("Log format", ("general.log.format",)),
-                ("Log dates", ("general.log.datefmt",)),
+                ("Datasets", ("general.datasets_file",)),
+            ),
+        ),
+    ),
+    (
+        "",
+        (),
+        (
+            "Log",
+            (
+                ("Level", ("general.log.level",)),
+                ("File, mode", ("general.log.filename", "general.log.filemode")),
+                ("Format", ("general.log.format",)),
+                ("Dates", ("general.log.datefmt",)),
             ),
         ),
     ),
@@ -166,12 +175,16 @@ class ConfigEditor(Panel):
         }
         inside: dict[str, list[widgets.Widget]] = {
             "Select runs": [self.skip],
-            "Files, processes and log": [self.read],
+            "Files and processes": [self.read],
         }
         for title, lines, folded in FORM:
-            yield text(f"<h4>{escape(title)}</h4>")
-            yield from self._lines(session, lines)
+            if title:
+                yield text(f"<h4>{escape(title)}</h4>")
+            # Options stand under the method that they belong to.
+            first = 1 if title in ("Background", "Safe mask") else len(lines)
+            yield from self._lines(session, lines[:first])
             yield from extra.get(title, [])
+            yield from self._lines(session, lines[first:])
             if folded is not None:
                 part = [*self._lines(session, folded[1]), *inside.get(folded[0], [])]
                 yield Fold(session, folded[0], part)

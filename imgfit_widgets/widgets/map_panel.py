@@ -27,6 +27,7 @@ Source = Callable[[str, float, int | None], FloatArray]
 BY_HAND = "by hand"
 SIGMA_CUTS = {"±3 σ": 3.0, "±5 σ": 5.0, "±10 σ": 10.0}
 RADIUS = 0.1
+MEAN = -1  # stands for no true energy in a select, to which None means that nothing is chosen
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class MapPanel(widgets.VBox):
     ) -> None:
         self._source = source
         self._looks = {name: default_look(name) for name in MAP_KINDS}
-        self._applying = ""
+        self._applying, self._offering = "", False
         self.figure = SkyFigure(owner, view, listener)
         self.kind = widgets.Dropdown(
             options=[(item.label, name) for name, item in MAP_KINDS.items()],
@@ -91,7 +92,7 @@ class MapPanel(widgets.VBox):
             value=RADIUS, min=0.0, max=5.0, step=0.02, tooltip="Correlation radius in degrees"
         )
         self.true_band = widgets.Dropdown(
-            options=[("mean", None)], tooltip="True energy of the exposure"
+            options=[("mean", MEAN)], tooltip="True energy of the exposure"
         ).add_class("imgfit-map-true-band")
         self._radius_box = row(text("r"), self.radius, text("°"), classes="imgfit-map-radius")
         self.colours = _select(list(palette.COLOUR_MAPS), "Colour map", "imgfit-map-colours")
@@ -137,16 +138,20 @@ class MapPanel(widgets.VBox):
         options = [(MAP_KINDS[kind].label, kind) for kind in kinds]
         if tuple(options) != tuple(self.kind.options):
             wanted = self.kind.value if self.kind.value in kinds else kinds[0]
-            with self.kind.hold_trait_notifications():
-                self.kind.options = options
-                self.kind.value = wanted
-        bands = [("mean", None), *((words, k) for k, words in enumerate(true_bands))]
+            self._offering = True  # new options choose the first by themselves
+            self.kind.options = options
+            self.kind.value = wanted
+            self._offering = False
+            self._apply_look()
+            self._note_state()
+        bands = [("mean", MEAN), *((words, k) for k, words in enumerate(true_bands))]
         if tuple(bands) != tuple(self.true_band.options):
             self.true_band.options = bands
 
     def refresh(self, recut: bool = True) -> None:
         """Draw the map anew; without ``recut`` the colours keep their values, as in a drag."""
-        data = self._source(self.kind.value, self.radius.value, self.true_band.value)
+        band = None if self.true_band.value in (MEAN, None) else self.true_band.value
+        data = self._source(self.kind.value, self.radius.value, band)
         self.figure.show(data, self._levels(data) if recut else None)
         if self.look.cut == BY_HAND and recut:
             self.editor.show(data)
@@ -171,7 +176,8 @@ class MapPanel(widgets.VBox):
         for kind, known in state.get("looks", {}).items():
             if kind in looks:
                 looks[kind] = _known_look(known, looks[kind])
-        kind = state.get("kind") if state.get("kind") in MAP_KINDS else self.kind.value
+        offered = [name for _, name in self.kind.options]
+        kind = state.get("kind") if state.get("kind") in offered else self.kind.value
         radius = float(state.get("radius", self.radius.value))
         if (looks, kind, radius) != (self._looks, self.kind.value, self.radius.value):
             self._looks = looks
@@ -183,6 +189,8 @@ class MapPanel(widgets.VBox):
         self.refresh()
 
     def _kind_changed(self) -> None:
+        if self._offering:
+            return
         self._apply_look()
         self._note_state()
         self.refresh()

@@ -182,7 +182,7 @@ class SafeMaskOptionsForm(OptionsForm):
             "Max. offset": ("offset_max",),
             "Min. area %": ("aeff_percent",),
             "Max. bias %": ("bias_percent",),
-            "Offset at": ("fixed_offset",),
+            "Fixed offset": ("fixed_offset",),
             "Taken at": ("position.frame", "position.lon", "position.lat"),
             "Responses": ("irfs",),
         }
@@ -228,6 +228,7 @@ class ProjectionRow(widgets.VBox):
             ]
         )
         self.add_class("imgfit-projection-row")
+        show(self._error, False)
         session.observe(self.show, "geometry")
         self.choice.observe(lambda _: session.owner(self._chosen), "value")
         self.path.observe(lambda _: session.owner(self._typed), "value")
