@@ -214,10 +214,12 @@ class ConfigEditor(Panel):
 
     def _take(self, config: Any) -> None:
         self.session.set_config(config)
+        for line in self.rows:
+            for editor in line.editors:
+                editor.show()
         for options in self.options:
             options.show_mapping()
-        for editor in self.editors.values():
-            editor.show()
+        self.projection.show()
 
     def _hand_over(self) -> None:
         """Before a reduction: nothing that was typed may be passed over."""

@@ -250,7 +250,7 @@ class MapViewer(Panel):
         excluded = self.session.excluded if self.choice.excluded.value else None
         x = y = np.array([])
         if excluded is not None:
-            x, y = hatching(excluded, max(excluded.shape) // 40)
+            x, y = hatching(excluded, max(excluded.shape) // 30)
         for panel in self.panels:
             panel.figure.hatch(x, y)
 

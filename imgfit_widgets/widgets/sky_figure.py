@@ -227,7 +227,7 @@ class SkyFigure(widgets.VBox):
             ["#9fb3cc"], stroke_width=0.9, opacities=[0.95], line_style="dashed"
         )
         self._curves = self._lines(["#ffffff"], stroke_width=1.7)
-        self._hatching = self._lines(["#7dd3fc"], stroke_width=1.1, opacities=[0.85])
+        self._hatching = self._lines(["#22c55e"], stroke_width=1.1, opacities=[0.9])
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
         # Few marks: each one that changes costs the browser a millisecond or two in every step of
         # a drag. So sizes come by a scale, where 1 stands for the default size.
