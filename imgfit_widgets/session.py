@@ -10,43 +10,23 @@ calls one without raising.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from . import reducing, sources
 from . import session_files as files
-from . import sources
-from .core.analysis import Analysis
 from .core.config import AnalysisConfig
 from .core.dataset import Datasets, MapDataset
 from .core.errors import ImgfitError, ModelError
 from .core.fit import Fit, FitResult
 from .core.models import Models, SkyModel, SpatialModel
-from .state import State
+from .exports import Exports
+from .state import recipe
 from .task import Task
-
-Verb = TypeVar("Verb", bound=Callable[..., Any])
-
-
-def verb(method: Verb) -> Verb:
-    """Run a method on the state's owner, as one gesture, with its error kept in ``error``."""
-
-    @functools.wraps(method)
-    def call(self: Session, *args: Any, **kwargs: Any) -> Any:
-        if not self.owner.is_here:
-            return self.owner(lambda: self.attempt(call, self, *args, **kwargs))
-        self.error = ""
-        try:
-            with self.history.gesture():
-                return method(self, *args, **kwargs)
-        except ImgfitError as error:
-            self.error = str(error)
-            raise
-
-    return cast(Verb, call)
+from .verbs import verb
 
 
-class Session(State):
+class Session(Exports):
     """A `State` and the verbs that change it.
 
     Parameters
@@ -81,26 +61,64 @@ class Session(State):
         """Reduce the observations to datasets, in the background; a failure changes nothing."""
         self._require("reduce")
         self._take_drafts("reduce")
-        config = self.config.copy()
-        config.check_supported()
-        roots = self.data_roots
-        files.check_allowed(config, roots)
+        request = self.request
+        request.check()
+        self._named_models()
 
-        def work(progress: Any) -> Datasets | None:
-            analysis = Analysis(config, set_logging=False)
-            analysis.get_observations()
-            files.check_observations(analysis.observations or (), roots)
-            analysis.get_datasets(progress)
-            return analysis.datasets
+        def apply(reduced: reducing.Reduced) -> None:
+            with self.history.gesture():
+                self.reduced = reduced
+                self.set_datasets(reduced.datasets, request.config, request.geometry)
 
-        self.task.start(work, lambda datasets: self.set_datasets(datasets, config), "reduce")
+        self.task.start(request.run, apply, "reduce")
+        return self.task
+
+    @verb
+    def reduce_without(self, run: int) -> Task:
+        """Take a run out of the selection and reduce the others."""
+        self._require("reduce")
+        rest = reducing.runs_without(self.config, run)
+        self.config.observations.obs_file, self.config.observations.obs_ids = None, rest
+        return self.reduce()
+
+    @verb
+    def begin(self) -> Task:
+        """Read the datasets that the configuration names, if they are there, or else reduce."""
+        here = reducing.has_datasets(self.config, self.data_roots)
+        return self.read_datasets() if here else self.reduce()
+
+    @verb
+    def read_models(self) -> None:
+        """Take over the models of ``general.models_file``."""
+        self.set_models(reducing.read_models(self.config, self.data_roots))
+
+    def _named_models(self) -> None:
+        """Begin with the models that the configuration names, unless others are given."""
+        if self.datasets is None and not self.models.sky_models and self.config.general.models_file:
+            self.read_models()
+
+    @verb
+    def read_datasets(self) -> Task:
+        """Read the datasets of ``general.datasets_file``, in the background."""
+        self._require("read_datasets")
+        self._named_models()
+        config, roots = self.config.copy(), self.data_roots
+
+        def work(progress: Any) -> Datasets:
+            progress(0.0, "Reading datasets")
+            return reducing.read_datasets(config, roots)
+
+        self.task.start(work, self.set_datasets, "read", estimate=False)
         return self.task
 
     @verb
     def set_datasets(
-        self, datasets: Datasets | MapDataset, config: AnalysisConfig | None = None
+        self,
+        datasets: Datasets | MapDataset,
+        config: AnalysisConfig | None = None,
+        geometry: str = "CAR",
     ) -> None:
-        """Take over datasets, reduced with ``config``, and the models that they bring along.
+        """Take over datasets, reduced as ``config`` says, and the models they bring along.
 
         As in `Analysis.set_models`, a model that is there already stays as it is; a dataset that
         has and brings no background model gets one.
@@ -108,7 +126,7 @@ class Session(State):
         first = self.datasets is None
         new = Datasets([datasets]) if isinstance(datasets, MapDataset) else datasets
         self.models.extend(sources.brought_along(new, self.models))
-        self._put(self.models, new, None if config is None else config.to_dict())
+        self._put(self.models, new, None if config is None else recipe(config, geometry))
         if first:
             self.history.absorb()
 
@@ -259,31 +277,7 @@ class Session(State):
         """Do again what was undone."""
         self.owner(self.history.redo)
 
-    # --- files: an export gives a file name and the file's content
-    def export_session(self) -> tuple[str, bytes]:
-        """What `open` takes back: configuration, models and view."""
-        return files.export_session(self.config, self.models, self.view, self.selected)
-
-    def export_config(self) -> tuple[str, bytes]:
-        """The configuration as YAML."""
-        return "config.yaml", self.config.to_yaml().encode()
-
-    def export_models(self) -> tuple[str, bytes]:
-        """The models as YAML."""
-        return "models.yaml", self.models.to_yaml().encode()
-
-    def export_dataset(self) -> tuple[str, bytes]:
-        """The displayed dataset as FITS."""
-        return files.export_dataset(self._dataset("export_dataset"))
-
-    def export_results(self, form: str = "json") -> tuple[str, bytes]:
-        """The fit result ("json") or the parameter table ("ecsv")."""
-        return files.export_results(self.fit_result, self.models, form)
-
-    def save(self, path: str | Path) -> None:
-        """Write a session file."""
-        files.write_bytes(path, self.export_session()[1])
-
+    # --- files; what goes out is in exports.py
     @verb
     def open(self, source: str | Path | bytes) -> None:
         """Take over a session file, from a path or its content; `reduce` then makes the data."""
@@ -291,6 +285,7 @@ class Session(State):
         # Refused, if at all, before anything is taken over.
         sources.for_datasets(saved.models, self.datasets)
         self.config.take(saved.config)
+        self.geometry, self.skip_failed = saved.geometry, saved.skip_failed
         self._put(saved.models, self.datasets, self._reduced)
         self.view = saved.view
         self.select(saved.selected)

@@ -1,7 +1,8 @@
 """What goes out of a session and comes back in: downloads, the session file, allowed folders.
 
 A session file is a zip with ``config.yaml`` and ``models.yaml``, which Gammapy reads, and
-``session.json`` for what Gammapy does not know: errors' covariance, the view, what is selected.
+``session.json`` for what Gammapy does not know: errors' covariance, the view, what is selected, the
+projection of the maps and whether runs that fail are skipped.
 """
 
 from __future__ import annotations
@@ -41,17 +42,20 @@ class Saved:
     models: Models
     view: dict[str, Any]
     selected: str
+    geometry: str = "CAR"
+    skip_failed: bool = False
 
 
-def export_session(
-    config: AnalysisConfig, models: Models, view: dict[str, Any], selected: str
-) -> tuple[str, bytes]:
+def export_session(saved: Saved) -> tuple[str, bytes]:
     """File name and bytes of a session file; ``view`` holds what JSON can hold."""
+    config, models = saved.config, saved.models
     content = {
         "format": FORMAT,
         "covariance": models.covariance.tolist(),
-        "view": view,
-        "selected": selected,
+        "view": saved.view,
+        "selected": saved.selected,
+        "geometry": saved.geometry,
+        "skip_failed": saved.skip_failed,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -81,6 +85,7 @@ def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
         state = json.loads(text)
         version, covariance = int(state["format"]), state["covariance"]
         view, selected = state.get("view", {}), str(state.get("selected", ""))
+        geometry, skip = state.get("geometry", "CAR"), state.get("skip_failed", False)
     except ImgfitError:
         raise
     except Exception:  # a damaged or encrypted archive raises anything, from zlib's to struct's
@@ -92,7 +97,11 @@ def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
         found.covariance = _matrix(covariance, len(found.parameters), name)
     if not _is_view(view):
         raise DataError(f"{name}: view {view!r:.80} cannot be used; expected one saved here")
-    return Saved(AnalysisConfig.from_yaml(config), found, view, selected)
+    if not isinstance(geometry, str) or not geometry.strip():
+        raise DataError(f"{name}: geometry {geometry!r:.80} is not CAR, TAN or a path")
+    if not isinstance(skip, bool):
+        raise DataError(f"{name}: skip_failed {skip!r:.80} is not true or false")
+    return Saved(AnalysisConfig.from_yaml(config), found, view, selected, geometry, skip)
 
 
 def _matrix(rows: Any, size: int, name: str) -> np.ndarray:
@@ -123,7 +132,8 @@ def _is_view(view: Any) -> bool:
         )
 
     try:
-        return isinstance(view, dict) and all(
+        band = view.get("band")
+        return (band is None or type(band) is int) and all(
             isinstance(state.get("kind"), str | None)
             and is_number(state.get("radius", 0.1))
             and all(is_look(look) for look in state.get("looks", {}).values())
@@ -169,19 +179,27 @@ def check_allowed(config: AnalysisConfig, roots: Sequence[str | os.PathLike[str]
     if not roots:
         return
     for item in _read_paths(config):
-        # The message of an error would tell what any other variable holds.
-        other = set(re.findall(r"\$\{?([^/{}$]*)", str(item.value))) - {"GAMMAPY_DATA"}
-        if other:
-            raise ConfigError(
-                f"{item.path}: {str(item.value)!r} uses the environment variable "
-                f"{min(other)!r}, which this server does not fill in; expected $GAMMAPY_DATA or "
-                "none"
-            )
-        if not _is_below(expand_path(item.value, item.path), roots):
-            raise ConfigError(
-                f"{item.path}: {str(item.value)!r} is not in a folder that this server may read; "
-                f"expected a path below {' or '.join(map(str, roots))}"
-            )
+        check_path(item.path, item.value, roots)
+
+
+def check_path(
+    key: str, value: str | os.PathLike[str], roots: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Refuse one path that lies outside of ``roots``, as `check_allowed` does."""
+    if not roots:
+        return
+    # The message of an error would tell what any other variable holds.
+    other = set(re.findall(r"\$\{?([^/{}$]*)", str(value))) - {"GAMMAPY_DATA"}
+    if other:
+        raise ConfigError(
+            f"{key}: {str(value)!r} uses the environment variable {min(other)!r}, which this "
+            "server does not fill in; expected $GAMMAPY_DATA or none"
+        )
+    if not _is_below(expand_path(value, key), roots):
+        raise ConfigError(
+            f"{key}: {str(value)!r} is not in a folder that this server may read; expected a path "
+            f"below {' or '.join(map(str, roots))}"
+        )
 
 
 def check_observations(

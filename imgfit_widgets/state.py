@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from traitlets import Any as AnyTrait
-from traitlets import Dict, Enum, HasTraits, Instance, Int, Unicode, observe
+from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Unicode, observe
 
 from . import sources
 from .core.config import AnalysisConfig
@@ -24,6 +24,7 @@ from .core.fit import FitResult
 from .core.models import Models, Parameter, SkyModel
 from .history import History, Step
 from .preview import Preview
+from .reducing import Reduced, Request, excluded, run_of
 from .task import Owner, Task
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,16 @@ class State(HasTraits):
     ``revision`` grows with every step, undo and redo: who depends on the whole state watches it.
     ``drafts`` holds, by verb, what hands over edits that are not applied yet, such as YAML text,
     before the verb runs; it raises an `ImgfitError` if they cannot be used.
+
+    ``geometry`` (a projection, CAR or TAN, or the path of a FITS image whose pixels are taken) and
+    ``skip_failed`` (go on without runs that fail) are asked of a reduction beside ``config``, whose
+    file has no keys for them. ``reduced`` is what came of the last one, with the runs left out.
     """
 
     config = Instance(AnalysisConfig)
+    geometry = Unicode("CAR")
+    skip_failed = Bool(False)
+    reduced = Instance(Reduced, allow_none=True, default_value=None)
     datasets = Instance(Datasets, allow_none=True, default_value=None)
     models = Instance(Models)
     fit_result = Instance(FitResult, allow_none=True, default_value=None)
@@ -53,6 +61,8 @@ class State(HasTraits):
     view = Dict()
     revision = Int()
 
+    data_roots: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         super().__init__(config=AnalysisConfig(), models=Models())
         self.owner = Owner()
@@ -61,10 +71,12 @@ class State(HasTraits):
         self._preview = Preview()
         self._problem, self._clearing = "", False
         self._reduced: object = None
+        self._excluded: tuple[object, object, Any] = (None, None, None)
         self._followed: list[Parameter] = []
         self.history = History(self._take, self._restore, self._committed, self.owner)
         self.models.observe(self._follow, "components")
         self.config.observe_all(self.history.changed)
+        self.observe(self.history.changed, ["geometry", "skip_failed"])
         self.task.observe(self._task_changed, "status")
 
     @property
@@ -95,16 +107,50 @@ class State(HasTraits):
     @property
     def data_are_current(self) -> bool:
         """Whether the datasets are those of the configuration as it is."""
-        return self._reduced in (None, self.config.to_dict())
+        return self._reduced in (None, recipe(self.config, self.geometry))
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Runs that the last reduction left out, with their reasons."""
+        reduced = self.reduced
+        return reduced.failed if reduced is not None and reduced.datasets is self.datasets else {}
+
+    @property
+    def failed_run(self) -> int | None:
+        """The run at which the last reduction ended; None if it was not because of one."""
+        failed = self.task.kind == "reduce" and self.task.status == "failed"
+        return run_of(self.task.error) if failed and self.error == self.task.error else None
+
+    @property
+    def excluded(self) -> Any:
+        """Pixels of the displayed dataset that its background leaves out, (ny, nx), or None."""
+        reduced, dataset = self.reduced, self.dataset
+        if reduced is None or reduced.datasets is not self.datasets:
+            return None
+        if self._excluded[:2] != (reduced, dataset):
+            self._excluded = (reduced, dataset, excluded(reduced.exclusion, dataset))
+        return self._excluded[2]
+
+    @property
+    def request(self) -> Request:
+        """The reduction that is asked for now."""
+        return Request(self.config.copy(), self.geometry, self.skip_failed, self.data_roots)
 
     # --- what can be done
     def why_not(self, verb: str) -> str:
         """Why a verb cannot be done now, in words; empty if it can."""
-        busy = {"reduce": "Reducing the data", "fit": "Fitting", "snap": "Moving the source"}
-        if verb in ("reduce", "fit", "snap") and self.task.running:
+        busy = {
+            "reduce": "Reducing the data", "read": "Reading datasets", "fit": "Fitting",
+            "snap": "Moving the source",
+        }  # fmt: skip
+        if verb in ("reduce", "read_datasets", "fit", "snap") and self.task.running:
             return busy.get(self.task.kind, "Busy")
+        if verb == "read_datasets" and self.config.general.datasets_file is None:
+            return "Name a file of datasets first"
         if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
             return "Reduce the data first"
+        if verb == "add_source" and cast(MapDataset, self.dataset).exposure is None:
+            return f"No exposure in {self.dataset_name}: a source cannot be predicted without"
         if verb == "fit" and not len(self.models.parameters.free_parameters):
             return "Every parameter is frozen"
         if verb in ("remove_source", "snap", "nudge") and self.source is None:
@@ -150,7 +196,7 @@ class State(HasTraits):
     ) -> None:
         """Take over models and datasets together, with the backgrounds that they need.
 
-        ``reduced`` is the configuration of the datasets; None if they came from elsewhere.
+        ``reduced`` is the `recipe` of the datasets; None if they came from elsewhere.
         ``selected`` is the model to select if the one that is selected is gone.
         """
         parameters, errors = models.parameters, [p.error for p in models.parameters]
@@ -220,24 +266,33 @@ class State(HasTraits):
     # --- history
     def _take(self) -> Step[_Moment]:
         config, models = self.config.to_dict(), self.models
+        asked = (self.geometry, self.skip_failed)
         numbers = [
             (p.owner, p.name, p.value, p.unit_text, p.error, p.min, p.max, p.frozen)
             for p in models.parameters
         ]
         shapes = [(m.spatial_model.tag[0], m.frame, m.datasets_names) for m in models.sky_models]
-        token = repr((config, numbers, shapes, id(self.datasets), id(self.fit_result)))
+        token = repr((config, asked, numbers, shapes, id(self.datasets), id(self.fit_result)))
         moment = _Moment(
-            config, models.copy(), self.datasets, self.fit_result, self._reduced, self.selected
+            config,
+            asked,
+            models.copy(),
+            self.datasets,
+            self.fit_result,
+            (self._reduced, self.reduced),
+            self.selected,
         )
         return Step(token, moment)
 
     def _restore(self, moment: _Moment) -> None:
         self.config.take(AnalysisConfig.from_dict(moment.config))
+        self.geometry, self.skip_failed = moment.asked
         self.fit_result = moment.fit_result
-        data = (moment.datasets, moment.reduced)
-        if moment.datasets is None:  # data that are there stay, and so does what they are from
-            data = (self.datasets, self._reduced)
-        self._put(moment.models.copy(), *data, selected=moment.selected)
+        datasets, origin = moment.datasets, moment.origin
+        if datasets is None:  # data that are there stay, and so does what they are from
+            datasets, origin = self.datasets, (self._reduced, self.reduced)
+        self.reduced = origin[1]
+        self._put(moment.models.copy(), datasets, origin[0], selected=moment.selected)
 
     def _committed(self) -> None:
         self._refresh()
@@ -250,8 +305,14 @@ class _Moment:
     """What one step of the history keeps. Datasets and results never change, so no copies."""
 
     config: dict[str, Any]
+    asked: tuple[str, bool]
     models: Models
     datasets: Datasets | None
     fit_result: FitResult | None
-    reduced: object
+    origin: tuple[object, Reduced | None]
     selected: str
+
+
+def recipe(config: AnalysisConfig, geometry: str) -> tuple[Any, ...]:
+    """All that decides what the datasets are, to be compared."""
+    return (config.to_dict(), geometry)

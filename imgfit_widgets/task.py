@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import time
@@ -31,6 +32,7 @@ from .core.progress import Cancelled, Progress
 log = logging.getLogger(__name__)
 
 UPDATE_INTERVAL = 0.1  # seconds between two updates of the page while a task runs
+GRACE = 0.15  # seconds that cancelled work has to stop; after that nobody waits for it
 
 
 class Owner:
@@ -154,10 +156,23 @@ class Task(HasTraits):
                 self.owner.soon(self._follow, UPDATE_INTERVAL)
 
     def cancel(self) -> None:
-        """Ask the work to stop; it does so at its next progress call."""
+        """Ask the work to stop; it does so at its next progress call.
+
+        One that is in the middle of a long step is left to itself after `GRACE`: the task is
+        cancelled then, can start anew, and whatever that step still gives is dropped.
+        """
         if self.running and self._run is not None:
             self._run.cancelled.set()
+            self._run.cancelled_at = time.monotonic()
             self.message = "cancelling…"
+            if self.owner.has_loop:
+                self.owner.soon(self._leave, GRACE)
+
+    def _leave(self) -> None:
+        """Wait no longer for work that was cancelled."""
+        run = self._run
+        if self.running and run is not None and time.monotonic() - run.cancelled_at >= 0.9 * GRACE:
+            run.finish("cancelled", message="cancelled")
 
     def send(self, value: object) -> None:
         """Offer an intermediate value for ``live``; called by the work, which this may cancel."""
@@ -179,6 +194,7 @@ class Task(HasTraits):
             if self.owner.is_here:
                 self.owner.pump(timeout=UPDATE_INTERVAL / 2)
                 self._follow()
+                self._leave()
             else:
                 time.sleep(0.02)
         return self
@@ -201,6 +217,8 @@ class _Run:
     ) -> None:
         self.task, self.function, self.done, self.estimate = task, function, done, estimate
         self.cancelled = threading.Event()
+        self.cancelled_at = math.inf
+        self.over = False
         self.started = time.monotonic()
         self.latest: tuple[float, str] = (0.0, "")
         self.value: object = None
@@ -238,7 +256,7 @@ class _Run:
             raise Cancelled
 
     def _end(self, status: str, **traits: str) -> None:
-        self.task.owner.post(lambda: self._finish(status, **traits))
+        self.task.owner.post(lambda: self.finish(status, **traits))
 
     # on the owner --------------------------------------------------------------------------------
     def show(self) -> None:
@@ -252,23 +270,29 @@ class _Run:
             self.task.message = message
 
     def _deliver(self, result: Any) -> None:
+        if self.over:
+            return
         if self.cancelled.is_set():
-            self._finish("cancelled", message="cancelled")
+            self.finish("cancelled", message="cancelled")
             return
         try:
             if self.done is not None:
                 self.done(result)
         except ImgfitError as error:
-            self._finish("failed", error=str(error))
+            self.finish("failed", error=str(error))
         except Exception as error:
             log.exception("applying the result of %s failed", self.task.kind or "a task")
             text = traceback.format_exc()
-            self._finish("failed", error=f"Unexpected error: {error}", traceback=text)
+            self.finish("failed", error=f"Unexpected error: {error}", traceback=text)
         else:
             seconds = time.monotonic() - self.started
-            self._finish("done", message=f"done in {duration_words(seconds)}")
+            self.finish("done", message=f"done in {duration_words(seconds)}")
 
-    def _finish(self, status: str, message: str = "", error: str = "", traceback: str = "") -> None:
+    def finish(self, status: str, message: str = "", error: str = "", traceback: str = "") -> None:
+        """End the task; what a run says that is over already is not heard."""
+        if self.over:
+            return
+        self.over = True
         self.show()
         self.task.set(fraction=1.0 if status == "done" else self.latest[0], remaining="")
         self.task.set(message=message, error=error, traceback=traceback, status=status)

@@ -195,6 +195,41 @@ def test_reduce_only_reduces(demo_store: Path, tmp_path: Path) -> None:
     assert files == {"datasets.yaml", *(f"dataset-{name}.fits.gz" for name in names)}
 
 
+def test_skip_failed_goes_on_and_names_what_is_left_out(demo_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    broken = store / "events_000002.fits.gz"
+    broken.write_bytes(broken.read_bytes()[:4000])
+    config = AnalysisConfig.read(store / "config.yaml")
+    config.datasets.geom.wcs.binsize = "0.1 deg"
+    config.write(tmp_path / "c.yaml")
+    fails(run_here("reduce", tmp_path / "c.yaml"), 2, "observation 2", broken.name)
+    models = store / "models.yaml"
+    for words in (("reduce", tmp_path / "c.yaml"), ("run", tmp_path / "c.yaml", models)):
+        answer = run_here(*words, "--skip-failed", "--json")
+        assert answer.status == 0, answer.err
+        result = json.loads(answer.out)
+        assert list(result["failed"]) == ["2"] and broken.name in result["failed"]["2"]
+        assert "run 2 is left out" in answer.err
+        assert list(result["datasets"][0]["fov_norm"]) == ["1", "3", "4"]
+
+
+def test_geometry_is_a_projection_or_that_of_an_image(demo_store: Path, tmp_path: Path) -> None:
+    from imgfit_widgets import MapDataset
+
+    config = small(demo_store, tmp_path, observations__obs_ids=[1])
+    answer = run_here("reduce", config, "-o", tmp_path / "tan", "--geometry", "TAN")
+    assert answer.status == 0, answer.err
+    made = tmp_path / "tan" / "dataset-stacked.fits.gz"
+    assert MapDataset.read(made).geom.wcs.wcs.ctype[0] == "GLON-TAN"
+    like = run_here("reduce", config, "-o", tmp_path / "like", "--geometry", made, "--json")
+    assert like.status == 0, like.err
+    assert "failed" not in json.loads(like.out)
+    again = MapDataset.read(tmp_path / "like" / made.name)
+    assert (again.counts.data == MapDataset.read(made).counts.data).all()
+    fails(run_here("reduce", config, "--geometry", "SIN"), 2, "SIN", "FITS image")
+
+
 def test_results_go_to_the_outdir_of_the_configuration(demo_store: Path, tmp_path: Path) -> None:
     """general.outdir was accepted and ignored."""
     changes = {"general__outdir": str(tmp_path / "out"), "flux_points__source": "a"}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 
-from imgfit_widgets.core.estimators.display import MAP_KINDS, display_map
+from imgfit_widgets.core.config import AnalysisConfig
+from imgfit_widgets.core.estimators.display import MAP_KINDS, display_map, hatching
 from imgfit_widgets.core.models import (
     Models,
     PointSpatialModel,
@@ -88,7 +89,7 @@ def test_it_shows_what_display_map_gives(session, viewer):
         viewer.main.kind.value = kind
         expected = display_map(dataset, kind, session.preview.npred[0], 0.1)
         np.testing.assert_allclose(viewer.main.figure.data, expected, rtol=1e-9, atol=1e-7)
-    assert np.isnan(viewer.main.figure.data).any()
+        assert np.isnan(viewer.main.figure.data).any() == (kind != "mask")
 
 
 def test_significances_are_centred_on_zero_in_a_diverging_map(viewer):
@@ -445,3 +446,113 @@ def test_the_readout_follows_a_drag_and_undo(viewer):
     assert moved != before and name in viewer.session.models.names
     viewer.session.undo()
     assert viewer.readout.value == before
+
+
+# --- several bands, several datasets, and datasets that lack something
+
+
+@pytest.fixture
+def excluding(demo_store, tmp_path):
+    """A session of two runs in three bands, not stacked, with a circle left out."""
+    config = AnalysisConfig.read(demo_store / "config.yaml")
+    region = tmp_path / "out.reg"
+    region.write_text("galactic\ncircle(30.2,0.3,0.5)\n")
+    config.observations.obs_ids = [1, 2]
+    config.datasets.stack = False
+    config.datasets.geom.wcs.binsize = "0.1 deg"
+    config.datasets.geom.axes.energy.nbins = 3
+    config.datasets.background.exclusion = region
+    session = Session(config)
+    session.reduce().wait(60)
+    return session
+
+
+def test_bands_datasets_and_true_energies_can_be_chosen(excluding):
+    session, viewer = excluding, MapViewer(excluding)
+    choice, figure = viewer.choice, viewer.main.figure
+    assert [words for words, _ in choice.energy.options][:2] == ["All energies", "0.5 – 2.32 TeV"]
+    total = np.nansum(figure.data)
+    choice.energy.value = 0
+    first = session.dataset.counts.data[0] * session.dataset.mask[0]
+    assert np.nansum(figure.data) == first.sum() < total
+    expected = display_map(session.dataset, "residual", session.preview.npred[0], 0.1, 0)
+    np.testing.assert_allclose(viewer.residual.figure.data, expected, rtol=1e-9, atol=1e-7)
+
+    names = session.datasets.names
+    choice.dataset.value = names[1]
+    assert session.dataset_name == names[1] and choice.band == 0
+    assert np.nansum(figure.data) == (session.dataset.counts.data * session.dataset.mask)[0].sum()
+
+    viewer.main.kind.value = "exposure"
+    assert viewer.main.true_band.layout.display is None
+    viewer.main.true_band.value = 3
+    plane = session.dataset.exposure.data[3]
+    np.testing.assert_allclose(figure.data, np.where(plane > 0, plane, np.nan))
+    viewer.main.kind.value = "mask"
+    assert viewer.main.true_band.layout.display == "none"
+    np.testing.assert_array_equal(figure.data, session.dataset.mask[0])
+
+    saved = session.export_session()[1]
+    other = Session(session.config)
+    other.set_datasets(session.datasets)
+    panel = MapViewer(other)
+    other.open(saved)
+    assert panel.choice.band == 0 and panel.main.kind.value == "mask"
+
+
+def test_what_the_background_leaves_out_is_hatched(excluding):
+    session, viewer = excluding, MapViewer(excluding)
+    lon, lat = session.dataset.geom.pixel_lonlat
+    inside = np.hypot((lon - 30.2) * np.cos(np.radians(lat)), lat - 0.3) < 0.5
+    np.testing.assert_array_equal(session.excluded, inside)
+    mark = viewer.main.figure._hatching
+    x, y = np.ravel(mark.x), np.ravel(mark.y)
+    rows, columns = np.nonzero(inside)
+    assert np.nanmin(x) == columns.min() - 0.5 and np.nanmax(x) == columns.max() + 0.5
+    assert np.nanmin(y) == rows.min() - 0.5 and np.nanmax(y) == rows.max() + 0.5
+    viewer.choice.excluded.value = False
+    assert np.size(viewer.residual.figure._hatching.x) == 2
+    session.set_datasets(session.datasets[:1])
+    assert session.excluded is None and hidden(viewer.choice.excluded)
+
+
+@pytest.mark.parametrize("lacking", ["exposure", "background", "psf"])
+def test_a_dataset_that_lacks_something_breaks_nothing(reduced, lacking):
+    from imgfit_widgets.widgets.workbench import Workbench
+
+    dataset = reduced[0]
+    session = Session()
+    changes = {lacking: None, "models": None}
+    session.set_datasets(dataset._replace(**changes))
+    workbench = Workbench(session=session)
+    viewer = workbench.map_viewer
+    kinds = [kind for _, kind in viewer.main.kind.options]
+    for kind in kinds:
+        viewer.main.kind.value = kind
+        assert session.error == "", kind
+    assert ("exposure" in kinds) == (lacking != "exposure")
+    assert ("significance" in kinds) == (lacking != "background")
+    viewer._hovered(10.0, 10.0)
+    adding = viewer.toolbar.modes["add"]
+    assert adding.disabled == (lacking == "exposure")
+    if lacking == "exposure":
+        assert "No exposure in stacked" in viewer.choice.why.value
+        assert session.attempt(session.add_source, 30.0, 0.0) is None
+        assert "No exposure" in session.error
+    session.set_datasets(dataset)
+    assert not adding.disabled and len(viewer.main.kind.options) == len(MAP_KINDS)
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 5])
+def test_hatching_stays_within_the_mask_and_follows_its_border(spacing):
+    mask = np.zeros((7, 9), dtype=bool)
+    mask[1:4, 2:7] = True
+    mask[5, 0] = True
+    x, y = hatching(mask, spacing)
+    pieces = np.stack([x, y], axis=-1).reshape(-1, 3, 2)[:, :2]
+    straight = np.any(pieces[:, 0] == pieces[:, 1], axis=1)
+    assert np.abs(np.diff(pieces[straight], axis=1)).sum() == 2 * (3 + 5) + 4
+    for start, end in pieces[~straight]:
+        for share in (0.01, 0.3, 0.77, 0.99):
+            column, row = np.floor(start + share * (end - start) + 0.5).astype(int)
+            assert mask[row, column]

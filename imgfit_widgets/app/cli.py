@@ -16,8 +16,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from .. import __version__
@@ -26,7 +27,7 @@ from ..core.errors import DataError, FitError, ImgfitError, InputError, ModelErr
 log = logging.getLogger("imgfit_widgets")
 
 Summary = dict[str, Any]
-SUMMARY_KEYS = ("datasets", "stat", "npred", "fit", "timing", "version")
+SUMMARY_KEYS = ("datasets", "failed", "stat", "npred", "fit", "timing", "version")
 DATASET_KEYS = (
     "name", "counts", "background", "exposure_min", "exposure_max", "n_bins", "n_fit_bins",
     "fov_norm",
@@ -59,8 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: object, status: int) -> int:
-    print("imgfit-widgets: error:", " ".join(str(error).split()), file=sys.stderr)
+    print("imgfit-widgets: error:", _one_line(error), file=sys.stderr)
     return status
+
+
+def _one_line(words: object) -> str:
+    return " ".join(str(words).split())
 
 
 # What each command does; every one answers with the exit status and the summary for --json.
@@ -73,7 +78,7 @@ def run(args: argparse.Namespace) -> tuple[int, Summary]:
     models = Models.read(args.models)  # a mistake there is told before the long part
     with _reduced(args) as analysis:
         analysis.set_models(models)
-        return _fit(args, analysis.datasets, analysis.run_fit, analysis.timing)
+        return _fit(args, analysis.datasets, analysis.run_fit, analysis.timing, analysis.failed)
 
 
 def reduce(args: argparse.Namespace) -> tuple[int, Summary]:
@@ -81,7 +86,7 @@ def reduce(args: argparse.Namespace) -> tuple[int, Summary]:
     with _reduced(args) as analysis:
         for dataset in [] if args.json else analysis.datasets:
             print(dataset)
-        return 0, _summary(analysis.datasets, analysis.timing)
+        return 0, _summary(analysis.datasets, analysis.timing, analysis.failed)
 
 
 def fit(args: argparse.Namespace) -> tuple[int, Summary]:
@@ -155,12 +160,21 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
     args.output = args.output or _outdir(config)
     _make_folder(args.output)
     with open_executor(1, args.scheduler) as executor:
-        analysis = Analysis(config, accuracy=args.accuracy, executor=executor)
+        analysis = Analysis(
+            config,
+            accuracy=args.accuracy,
+            executor=executor,
+            geometry=args.geometry,
+            skip_failed=args.skip_failed,
+        )
         analysis.get_observations()
         analysis.get_datasets()
     if args.output is not None:
         for path in write_datasets(analysis.datasets, args.output):
             log.info("Wrote %s", path)
+    for run, reason in analysis.failed.items():
+        # Not in the log, whose level may hide it: nobody may miss that data are missing.
+        print(f"imgfit-widgets: run {run} is left out: {_one_line(reason)}", file=sys.stderr)
     yield analysis
 
 
@@ -178,7 +192,11 @@ def _datasets_with_models(args: argparse.Namespace) -> Any:
 
 
 def _fit(
-    args: argparse.Namespace, datasets: Any, solve: Callable[[], Any], timing: dict[str, float]
+    args: argparse.Namespace,
+    datasets: Any,
+    solve: Callable[[], Any],
+    timing: dict[str, float],
+    failed: Mapping[int, str] = MappingProxyType({}),
 ) -> tuple[int, Summary]:
     """Solve, write and sum up; a fit that did not converge is status 1, with its reason."""
     from ..core.files import write_fit
@@ -191,7 +209,7 @@ def _fit(
         result = None
     values = {} if result is None else _values(datasets)
     fitted = failure if result is None else result.to_dict()
-    summary = {**_summary(datasets, timing), **values, "fit": fitted}
+    summary = {**_summary(datasets, timing, failed), **values, "fit": fitted}
     summary = {key: summary[key] for key in SUMMARY_KEYS if key in summary}
     if args.output is not None and result is not None:
         write_fit(datasets.models, result, args.output)
@@ -206,11 +224,14 @@ def _fit(
     return 0, summary
 
 
-def _summary(datasets: Any, timing: dict[str, float]) -> Summary:
-    """What is said of reduced datasets."""
+def _summary(
+    datasets: Any, timing: dict[str, float], failed: Mapping[int, str] = MappingProxyType({})
+) -> Summary:
+    """What is said of reduced datasets, and of the runs that they leave out."""
     infos = [dataset.info_dict() for dataset in datasets]
     return {
         "datasets": [{key: info[key] for key in DATASET_KEYS if key in info} for info in infos],
+        **({"failed": {str(run): reason for run, reason in failed.items()}} if failed else {}),
         "timing": {key: timing[key] for key in ("reduce_s", "fit_s") if key in timing},
         "version": __version__,
     }
@@ -361,6 +382,16 @@ def _parser() -> argparse.ArgumentParser:
             choices=("exact", "gammapy"),
             default="exact",
             help="exact integrals (default), or the approximations that Gammapy makes",
+        )
+        added.add_argument(
+            "--geometry",
+            metavar="CAR|TAN|FITS",
+            help="projection of the map, or a FITS image whose pixels are taken (default: CAR)",
+        )
+        added.add_argument(
+            "--skip-failed",
+            action="store_true",
+            help="go on without the runs that cannot be used, and name them",
         )
         group = added.add_mutually_exclusive_group()
         group.add_argument("--n-jobs", type=_count, metavar="N", help="processes to reduce with")

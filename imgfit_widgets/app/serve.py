@@ -98,7 +98,7 @@ def workbench(settings: dict[str, Any] | None = None) -> Any:
         roots = (*roots, str(paths.store)) if roots else ()
     session = Session(data_roots=tuple(roots))
     if session.attempt(_fill, session, config, models):
-        session.attempt(session.reduce)
+        session.attempt(session.begin)
     return Workbench(session=session, about=about)
 
 

@@ -355,7 +355,7 @@ class AnalysisConfig(Section):
 
     @classmethod
     def read(cls, path: str | Path) -> AnalysisConfig:
-        """Read a YAML file. A relative data store beside the file is found from anywhere."""
+        """Read a YAML file. Relative paths of what lies beside the file are found from anywhere."""
         path = expand_path(path, "configuration")
         try:
             text = path.read_text(encoding="utf-8")
@@ -368,10 +368,12 @@ class AnalysisConfig(Section):
             config = cls.from_dict(_load(text, "configuration"))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        store = config.observations.datastore
-        beside = path.parent / store
-        if not store.is_absolute() and beside.is_dir() and beside.resolve() != store.resolve():
-            config.observations.datastore = beside.resolve()
+        for field in config.fields():
+            if isinstance(field.value, Path) and field.path != "general.log.filename":
+                beside = path.parent / field.value
+                elsewhere = not field.value.is_absolute() and beside.exists()
+                if elsewhere and beside.resolve() != field.value.resolve():
+                    field.set(beside.resolve())
         return config
 
     def write(self, path: str | Path, overwrite: bool = False) -> None:

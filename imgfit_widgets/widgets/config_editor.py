@@ -1,44 +1,47 @@
 """The analysis configuration as a form and as YAML, and the button that reduces the data.
 
-`FORM` says which keys stand in the form and how they are grouped; every other key of the
-configuration is reached through the YAML view. Each field is linked with its trait: an edit sets
-it, a change by any other hand is shown, a bad value is refused with the reason under the field.
+`FORM` says which keys stand in the form, how they are grouped and which are folded away; the few
+others, of spectra and light curves, are reached through the YAML view. Each field is linked with
+its trait: an edit sets it, a change by any other hand is shown, a bad value is refused with the
+reason under the field. Options of methods, which are a free mapping in the file, are typed fields
+too (options_form.py).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ipywidgets as widgets
-from traitlets import Unicode, observe
 
-from ..core.errors import ConfigError, ImgfitError
-from ..core.fields import Field
+from ..core.errors import ImgfitError
 from ..session import Session
+from .config_fields import FieldEditor, Fold, FormRow
+from .options_form import BackgroundOptions, ProjectionRow, SafeMaskOptionsForm
 from .progress import ProgressBar
-from .style import (
-    Panel,
-    button,
-    card_head,
-    escape,
-    row,
-    show,
-    switch,
-    text,
-)
+from .style import Panel, button, card_head, escape, row, show, switch, text
 from .yaml_view import YamlView
 
 _WCS = "datasets.geom.wcs"
 _AXES = "datasets.geom.axes"
 
-FORM: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
+_CONE, _TIME = "observations.obs_cone", "observations.obs_time"
+_EXCESS, _EDGES = "excess_map", "excess_map.energy_edges"
+
+Lines = tuple[tuple[str, tuple[str, ...]], ...]
+
+FORM: tuple[tuple[str, Lines, tuple[str, Lines] | None], ...] = (
     (
         "Observations",
+        (("Data store", ("observations.datastore",)), ("Runs", ("observations.obs_ids",))),
         (
-            ("Data store", ("observations.datastore",)),
-            ("Runs", ("observations.obs_ids",)),
+            "Select runs",
+            (
+                ("List file", ("observations.obs_file",)),
+                ("Cone", tuple(f"{_CONE}.{key}" for key in ("frame", "lon", "lat", "radius"))),
+                ("Time", (f"{_TIME}.start", f"{_TIME}.stop")),
+                ("Responses needed", ("observations.required_irf",)),
+            ),
         ),
     ),
     (
@@ -52,6 +55,7 @@ FORM: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
             ("IRF pixel", (f"{_WCS}.binsize_irf",)),
             ("Max. offset", ("datasets.geom.selection.offset_max",)),
         ),
+        ("Maps to make", (("Maps", ("datasets.map_selection",)),)),
     ),
     (
         "Energy axes",
@@ -59,130 +63,60 @@ FORM: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...] = (
             ("Reco", tuple(f"{_AXES}.energy.{key}" for key in ("min", "max", "nbins"))),
             ("True", tuple(f"{_AXES}.energy_true.{key}" for key in ("min", "max", "nbins"))),
         ),
+        None,
     ),
     (
         "Background",
         (
             ("Method", ("datasets.background.method",)),
             ("Exclusion", ("datasets.background.exclusion",)),
-            ("Options", ("datasets.background.parameters",)),
+        ),
+        None,
+    ),
+    ("Safe mask", (("Methods", ("datasets.safe_mask.methods",)),), None),
+    (
+        "Fit",
+        (("Energy", ("fit.fit_range.min", "fit.fit_range.max")),),
+        (
+            "Excess maps",
+            (
+                ("Radius", (f"{_EXCESS}.correlation_radius",)),
+                (
+                    "Bands",
+                    tuple(f"{_EXCESS}.energy_edges.{key}" for key in ("min", "max", "nbins")),
+                ),
+                ("Options", (f"{_EXCESS}.parameters",)),
+            ),
         ),
     ),
     (
-        "Safe mask",
+        "Files and computing",
+        (),
         (
-            ("Methods", ("datasets.safe_mask.methods",)),
-            ("Options", ("datasets.safe_mask.parameters",)),
+            "Files and processes",
+            (
+                ("Models", ("general.models_file",)),
+                ("Results", ("general.outdir",)),
+                ("Processes", ("general.n_jobs",)),
+                ("Datasets", ("general.datasets_file",)),
+            ),
         ),
     ),
-    ("Fit", (("Energy", ("fit.fit_range.min", "fit.fit_range.max")),)),
+    (
+        "",
+        (),
+        (
+            "Log",
+            (
+                ("Level", ("general.log.level",)),
+                ("File, mode", ("general.log.filename", "general.log.filemode")),
+                ("Format", ("general.log.format",)),
+                ("Dates", ("general.log.datefmt",)),
+            ),
+        ),
+    ),
 )
-
-_CAPTIONS = {
-    "datasets.stack": "stack",
-    f"{_AXES}.energy.nbins": "bins",
-    f"{_AXES}.energy_true.nbins": "bins",
-}
-_PLACEHOLDERS = {"observations.obs_ids": "all runs of the index"}
-
-
-class FieldEditor(widgets.VBox):
-    """One key of the configuration: an input that is linked with it, and its error.
-
-    Parameters
-    ----------
-    session : Session
-    field : Field
-    """
-
-    message = Unicode()
-    """Why the last input was refused; empty when it is right."""
-
-    def __init__(self, session: Session, field: Field) -> None:
-        self.session, self.field = session, field
-        self.refused = False
-        self.input = self._make_input()
-        self.input.tooltip = self.help_text()
-        super().__init__([self.input])
-        self.add_class("imgfit-field")
-        self.add_class(f"imgfit-kind-{field.kind}")
-        field.section.observe(self.show, field.name)
-        self.input.observe(self._edited, "value")
-        self.show()
-
-    def help_text(self) -> str:
-        """What the tooltip says: meaning, unit, default, key."""
-        field = self.field
-        parts = [field.help]
-        if field.unit:
-            parts.append(f"Unit: {field.unit}, or any that converts to it.")
-        if field.choices and field.kind == "choices":
-            parts.append(f"Any of: {', '.join(field.choices)}.")
-        parts.append(f"Default: {field.default_text or 'empty'}.")
-        parts.append(f"Key: {field.path}")
-        return "\n".join(parts)
-
-    def _make_input(self) -> Any:
-        field = self.field
-        if field.kind == "choice":
-            empty = [("–", "")] if field.optional else []
-            return widgets.Dropdown(options=[*empty, *((word, word) for word in field.choices)])
-        if field.kind == "bool":
-            caption = _CAPTIONS.get(field.path, "")
-            return widgets.Checkbox(description=caption, indent=False)
-        placeholder = _PLACEHOLDERS.get(field.path, field.default_text)
-        return widgets.Text(continuous_update=False, placeholder=placeholder)
-
-    @property
-    def text(self) -> Any:
-        """The value of the key as the input shows it."""
-        return self.field.value if self.field.kind == "bool" else self.field.text
-
-    @observe("message")
-    def _mark(self, change: Any) -> None:
-        (self.input.add_class if change.new else self.input.remove_class)("imgfit-invalid")
-
-    def show(self, change: object = None) -> None:
-        """Show the value of the key in place of any input that was refused."""
-        self.refused, self.message = False, ""
-        self.input.value = self.text
-
-    def _edited(self, change: Any) -> None:
-        self.session.owner(functools.partial(self._apply, change.new))
-
-    def _apply(self, value: Any) -> None:
-        if value == self.text:
-            self.refused, self.message = False, ""
-            return
-        try:
-            self.field.set(value)
-        except ConfigError as error:
-            reason = str(error).removeprefix(f"{self.field.path}: ")
-            kept = self.field.text or "empty"
-            self.refused, self.message = True, f"{reason}. Still {kept}."
-            return
-        self.show()
-
-
-class FormRow(widgets.VBox):
-    """A label, one to three inputs, and their errors underneath."""
-
-    def __init__(self, session: Session, label: str, fields: list[Field]) -> None:
-        self.label = label
-        self.editors = [FieldEditor(session, field) for field in fields]
-        title = "\n\n".join(editor.help_text() for editor in self.editors)
-        self._error = text(classes="imgfit-field-error")
-        head = text(f'<span title="{escape(title)}">{escape(label)}</span>', "imgfit-label")
-        inputs = row(*self.editors, classes="imgfit-inputs")
-        super().__init__([row(head, inputs, classes="imgfit-form-row"), self._error])
-        self.add_class(f"imgfit-inputs-{len(fields)}")
-        for editor in self.editors:
-            editor.observe(self._show_errors, "message")
-        self._show_errors()
-
-    def _show_errors(self, change: object = None) -> None:
-        self._error.value = "<br>".join(escape(e.message) for e in self.editors if e.message)
-        show(self._error, bool(self._error.value))
+"""Groups: title, lines that are always seen, and a part that is folded: its title and lines."""
 
 
 class ConfigEditor(Panel):
@@ -190,6 +124,12 @@ class ConfigEditor(Panel):
 
     def __init__(self, session: Session) -> None:
         self.rows: list[FormRow] = []
+        self.projection = ProjectionRow(session)
+        self.skip = widgets.Checkbox(
+            description="Go on without runs that fail", indent=False, value=session.skip_failed
+        ).add_class("imgfit-skip-failed")
+        self.skip.tooltip = "Runs that cannot be used are left out and listed with their reasons"
+        self.read = button("Read these datasets", "Instead of a reduction", "imgfit-read-datasets")
         self.form = widgets.VBox(list(self._groups(session))).add_class("imgfit-form")
         self.yaml = YamlView(session, session.export_config, self._take)
         self.view = switch(["Form", "YAML"], ["Edit fields", "Edit, load and save as YAML"])
@@ -197,16 +137,27 @@ class ConfigEditor(Panel):
         self.reduce_button = button("Reduce", classes="imgfit-primary imgfit-reduce-button")
         self.cancel_button = button("Cancel", "Stop the reduction", "imgfit-reduce-cancel")
         self.reason = text(classes="imgfit-reason")
-        self.progress = ProgressBar(session.task, ["reduce"]).add_class("imgfit-reduce-progress")
+        self.progress = ProgressBar(session.task, ["reduce", "read"]).add_class(
+            "imgfit-reduce-progress"
+        )
         actions = row(self.reduce_button, self.cancel_button, self.reset)
-        foot = widgets.VBox([actions, self.reason, self.progress]).add_class("imgfit-card-foot")
+        self.left_out = text(classes="imgfit-left-out imgfit-note")
+        foot = widgets.VBox([actions, self.reason, self.left_out, self.progress]).add_class(
+            "imgfit-card-foot"
+        )
         head = card_head("Configuration", self.view)
         super().__init__(session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config")
         self.reduce_button.on_click(lambda _: session.attempt(session.reduce))
+        self.read.on_click(lambda _: session.attempt(session.read_datasets))
+        self.skip.observe(
+            lambda change: session.owner(lambda: session.set_trait("skip_failed", change.new)),
+            "value",
+        )
+        session.observe(lambda change: self.skip.set_trait("value", change.new), "skip_failed")
         self.cancel_button.on_click(lambda _: session.cancel())
         self.reset.on_click(lambda _: session.attempt(self._take, type(session.config)()))
         session.drafts["reduce"].append(self._hand_over)
-        for editor in self.editors.values():
+        for editor in [*self.editors.values(), self.projection]:
             editor.observe(self._update, "message")
         self.view.observe(self._switch, "value")
         session.task.observe(self._update, "status")
@@ -216,13 +167,36 @@ class ConfigEditor(Panel):
         self._update()
 
     def _groups(self, session: Session) -> Iterator[widgets.Widget]:
-        for title, lines in FORM:
-            yield text(f"<h4>{escape(title)}</h4>")
-            for label, paths in lines:
-                fields = [session.config.field(path) for path in paths]
-                line = FormRow(session, label, fields)
-                self.rows.append(line)
-                yield line
+        self.options = [BackgroundOptions(session), SafeMaskOptionsForm(session)]
+        extra: dict[str, list[widgets.Widget]] = {
+            "Geometry": [self.projection],
+            "Background": [self.options[0]],
+            "Safe mask": [self.options[1]],
+        }
+        inside: dict[str, list[widgets.Widget]] = {
+            "Select runs": [self.skip],
+            "Files and processes": [self.read],
+        }
+        for title, lines, folded in FORM:
+            if title:
+                yield text(f"<h4>{escape(title)}</h4>")
+            # Options stand under the method that they belong to.
+            first = 1 if title in ("Background", "Safe mask") else len(lines)
+            yield from self._lines(session, lines[:first])
+            yield from extra.get(title, [])
+            yield from self._lines(session, lines[first:])
+            if folded is not None:
+                part = [*self._lines(session, folded[1]), *inside.get(folded[0], [])]
+                yield Fold(session, folded[0], part)
+        for options in self.options:
+            self.rows += options.rows
+        self.options[0].watch(self.editors["datasets.background.method"])
+
+    def _lines(self, session: Session, lines: Lines) -> Iterator[FormRow]:
+        for label, paths in lines:
+            line = FormRow(session, label, [session.config.field(path) for path in paths])
+            self.rows.append(line)
+            yield line
 
     @property
     def editors(self) -> dict[str, FieldEditor]:
@@ -236,12 +210,16 @@ class ConfigEditor(Panel):
             for editor in line.editors:
                 if editor.refused:
                     return f"{line.label}: {editor.message}"
-        return ""
+        return f"Projection: {self.projection.message}" if self.projection.message else ""
 
     def _take(self, config: Any) -> None:
         self.session.set_config(config)
-        for editor in self.editors.values():
-            editor.show()
+        for line in self.rows:
+            for editor in line.editors:
+                editor.show()
+        for options in self.options:
+            options.show_mapping()
+        self.projection.show()
 
     def _hand_over(self) -> None:
         """Before a reduction: nothing that was typed may be passed over."""
@@ -256,7 +234,11 @@ class ConfigEditor(Panel):
     def _update(self, change: object = None) -> None:
         session = self.session
         reason = session.why_not("reduce") or self.refusal
-        reducing = session.task.running and session.task.kind == "reduce"
+        reducing = session.task.running and session.task.kind in ("reduce", "read")
+        unread = session.why_not("read_datasets")
+        self.read.disabled, self.read.tooltip = bool(unread), unread or "Instead of a reduction"
+        self.left_out.value = left_out_words(session.failed)
+        show(self.left_out, bool(session.failed))
         self.reduce_button.disabled = bool(reason)
         show(self.cancel_button, reducing)
         if reason:
@@ -274,3 +256,15 @@ class ConfigEditor(Panel):
         editor = self.editors.get(path)
         if editor is not None and reason:
             editor.message = reason
+
+
+def left_out_words(failed: Mapping[int, str]) -> str:
+    """The runs that a reduction went without, with their reasons."""
+    if not failed:
+        return ""
+    lines = "".join(
+        f"<li><b>{run}</b> {escape(reason.removeprefix(f'observation {run}: '))}</li>"
+        for run, reason in failed.items()
+    )
+    runs = "1 run is" if len(failed) == 1 else f"{len(failed)} runs are"
+    return f"{runs} left out:<ul>{lines}</ul>"

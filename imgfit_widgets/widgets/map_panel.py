@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,11 +22,12 @@ from .sky_figure import SkyFigure, SkyView
 from .style import row, show, text
 
 FloatArray = NDArray[np.float64]
-Source = Callable[[str, float], FloatArray]
+Source = Callable[[str, float, int | None], FloatArray]
 
 BY_HAND = "by hand"
 SIGMA_CUTS = {"±3 σ": 3.0, "±5 σ": 5.0, "±10 σ": 10.0}
 RADIUS = 0.1
+MEAN = -1  # stands for no true energy in a select, to which None means that nothing is chosen
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def default_look(kind: str) -> Look:
         return Look("blue-red", "linear", "±5 σ")
     if MAP_KINDS[kind].diverging:
         return Look("blue-red", "linear", "99.9 %")
+    if kind == "mask":
+        return Look("gray", "linear", "min–max")
     if kind == "exposure":
         return Look("viridis", "linear", "min–max")
     return Look("inferno", "sqrt", "99.9 %")
@@ -56,7 +59,7 @@ class MapPanel(widgets.VBox):
     Parameters
     ----------
     source : callable
-        ``source(kind, radius)`` gives the values of a map, shape (ny, nx).
+        ``source(kind, radius, true_band)`` gives the values of a map, shape (ny, nx).
     kind : str
         The map to begin with.
     view, owner, listener
@@ -78,7 +81,7 @@ class MapPanel(widgets.VBox):
     ) -> None:
         self._source = source
         self._looks = {name: default_look(name) for name in MAP_KINDS}
-        self._applying = ""
+        self._applying, self._offering = "", False
         self.figure = SkyFigure(owner, view, listener)
         self.kind = widgets.Dropdown(
             options=[(item.label, name) for name, item in MAP_KINDS.items()],
@@ -88,6 +91,9 @@ class MapPanel(widgets.VBox):
         self.radius = widgets.BoundedFloatText(
             value=RADIUS, min=0.0, max=5.0, step=0.02, tooltip="Correlation radius in degrees"
         )
+        self.true_band = widgets.Dropdown(
+            options=[("mean", MEAN)], tooltip="True energy of the exposure"
+        ).add_class("imgfit-map-true-band")
         self._radius_box = row(text("r"), self.radius, text("°"), classes="imgfit-map-radius")
         self.colours = _select(list(palette.COLOUR_MAPS), "Colour map", "imgfit-map-colours")
         self.stretch = _select(list(palette.STRETCHES), "Stretch", "imgfit-map-stretch")
@@ -97,7 +103,7 @@ class MapPanel(widgets.VBox):
         # What belongs to the colour bar stands under it, so that both maps begin at one height.
         super().__init__(
             [
-                row(self.kind, self._radius_box, classes="imgfit-map-title"),
+                row(self.kind, self._radius_box, self.true_band, classes="imgfit-map-title"),
                 self.figure,
                 row(self.colours, self.stretch, self.cut, classes="imgfit-map-controls"),
             ]
@@ -108,6 +114,7 @@ class MapPanel(widgets.VBox):
         # JupyterLab delivers a control's events on a thread of its own; the owner acts on them.
         self.kind.observe(lambda _: owner(self._kind_changed), "value")
         self.radius.observe(lambda _: owner(self._radius_changed), "value")
+        self.true_band.observe(lambda _: owner(self.refresh), "value")
         for control in (self.colours, self.stretch, self.cut):
             control.observe(lambda change: owner(lambda: self._look_changed(change)), "value")
         self.editor.observe(lambda _: owner(self._cuts_by_hand), "cuts")
@@ -126,9 +133,25 @@ class MapPanel(widgets.VBox):
         """Show maps of another geometry."""
         self.figure.set_geom(geom)
 
+    def offer(self, kinds: Sequence[str], true_bands: Sequence[str]) -> None:
+        """Offer only kinds of maps that there are data for, and exposures at these energies."""
+        options = [(MAP_KINDS[kind].label, kind) for kind in kinds]
+        if tuple(options) != tuple(self.kind.options):
+            wanted = self.kind.value if self.kind.value in kinds else kinds[0]
+            self._offering = True  # new options choose the first by themselves
+            self.kind.options = options
+            self.kind.value = wanted
+            self._offering = False
+            self._apply_look()
+            self._note_state()
+        bands = [("mean", MEAN), *((words, k) for k, words in enumerate(true_bands))]
+        if tuple(bands) != tuple(self.true_band.options):
+            self.true_band.options = bands
+
     def refresh(self, recut: bool = True) -> None:
         """Draw the map anew; without ``recut`` the colours keep their values, as in a drag."""
-        data = self._source(self.kind.value, self.radius.value)
+        band = None if self.true_band.value in (MEAN, None) else self.true_band.value
+        data = self._source(self.kind.value, self.radius.value, band)
         self.figure.show(data, self._levels(data) if recut else None)
         if self.look.cut == BY_HAND and recut:
             self.editor.show(data)
@@ -153,7 +176,8 @@ class MapPanel(widgets.VBox):
         for kind, known in state.get("looks", {}).items():
             if kind in looks:
                 looks[kind] = _known_look(known, looks[kind])
-        kind = state.get("kind") if state.get("kind") in MAP_KINDS else self.kind.value
+        offered = [name for _, name in self.kind.options]
+        kind = state.get("kind") if state.get("kind") in offered else self.kind.value
         radius = float(state.get("radius", self.radius.value))
         if (looks, kind, radius) != (self._looks, self.kind.value, self.radius.value):
             self._looks = looks
@@ -165,6 +189,8 @@ class MapPanel(widgets.VBox):
         self.refresh()
 
     def _kind_changed(self) -> None:
+        if self._offering:
+            return
         self._apply_look()
         self._note_state()
         self.refresh()
@@ -182,6 +208,7 @@ class MapPanel(widgets.VBox):
         )
         self._applying = ""
         show(self._radius_box, kind.correlated)
+        show(self.true_band, self.kind.value == "exposure" and len(self.true_band.options) > 2)
         show(self.editor, look.cut == BY_HAND)
         self._draw_look(look)
         self.kind.tooltip = kind.help

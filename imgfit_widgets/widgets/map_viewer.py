@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from traitlets import link
 
 from ..core.errors import ImgfitError
-from ..core.estimators.display import MAP_KINDS, ResidualMap, display_map
+from ..core.estimators.display import MAP_KINDS, ResidualMap, display_map, hatching, kinds_of
 from ..core.maps import WcsGeom
 from ..core.models import Models, SkyModel
 from ..session import Session
 from .events import EventQueue
 from .gestures import Outline, Overlay
+from .map_choice import MapChoice, band_words
 from .map_hand import Hand, Toolbar
 from .map_panel import MapPanel
 from .sky_figure import SkyView
@@ -148,9 +149,9 @@ class MapViewer(Panel):
     def __init__(self, session: Session) -> None:
         owner = session.owner
         self._queue = EventQueue(owner)
-        self._cache: dict[tuple[str, float], FloatArray] = {}
+        self._cache: dict[tuple[str, float, int | None], FloatArray] = {}
         self._cached_for: object = None
-        self._residual: tuple[float, ResidualMap] | None = None
+        self._residual: tuple[tuple[float, int | None], ResidualMap] | None = None
         self._followed: list[Any] = []
         self._pointer: tuple[float, float] | None = None
         self._stretch = 1.0
@@ -165,6 +166,7 @@ class MapViewer(Panel):
         self.main.figure.add_class("imgfit-map")
         self.residual.figure.add_class("imgfit-residual-map")
         self.toolbar = Toolbar(session, self.view, self.main.figure, self.hand)
+        self.choice = MapChoice(session)
         self.hint = text("", "imgfit-hint")
         self.badge = text("", "imgfit-live")
         self.readout = text("", "imgfit-readout")
@@ -174,6 +176,7 @@ class MapViewer(Panel):
         self._editors.add_class("imgfit-cut-editors")
         self._shown = [
             self.toolbar,
+            self.choice,
             row(self.hint, self.badge, classes="imgfit-map-status"),
             self._maps,
             self._editors,
@@ -194,6 +197,8 @@ class MapViewer(Panel):
         self.main.figure.observe(self._show_hint, "tool")
         session.observe(self._show_hint, ["mode", "error"])
         session.observe(self._dataset_changed, ["datasets", "dataset_name"])
+        self.choice.observe(self._band_changed, "band")
+        self.choice.excluded.observe(lambda _: session.owner(self._draw_exclusion), "value")
         session.task.observe(self._show_empty, "status")
         session.observe(self._preview_changed, "preview")
         session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
@@ -227,8 +232,28 @@ class MapViewer(Panel):
                 if hours
                 else "Axes in degrees, minutes, seconds of arc instead of decimals"
             )
+        self.choice.offer(dataset)
+        self.toolbar.modes["add"].disabled = bool(self.session.why_not("add_source"))
+        kinds = kinds_of(dataset)
+        bands = [] if dataset.exposure is None else band_words(dataset.energy_axis_true)
+        for panel in self.panels:
+            panel.offer(kinds, bands)
+        self._draw_exclusion()
         self._queue.post(self._redraw, newest="maps")
         self._sources_changed()
+
+    def _band_changed(self, _: object = None) -> None:
+        self._queue.post(self._redraw, newest="maps")
+        self._note_view(None)
+
+    def _draw_exclusion(self) -> None:
+        """Hatch what is kept out of the estimate of the background."""
+        excluded = self.session.excluded if self.choice.excluded.value else None
+        x = y = np.array([])
+        if excluded is not None:
+            x, y = hatching(excluded, max(excluded.shape) // 30)
+        for panel in self.panels:
+            panel.figure.hatch(x, y)
 
     def _show_empty(self, _: object = None) -> None:
         task = self.session.task
@@ -263,8 +288,9 @@ class MapViewer(Panel):
     def _note_view(self, _: object) -> None:
         """Leave in the session what a session file should keep."""
         states = [panel.state for panel in self.panels]
-        if self.session.view.get("maps") != states:
-            self.session.view = {**self.session.view, "maps": states}
+        view = {**self.session.view, "maps": states, "band": self.choice.band}
+        if self.session.view != view:
+            self.session.view = view
 
     def _take_radius(self, _: object = None) -> None:
         """Begin with the correlation radius of the configuration."""
@@ -275,6 +301,7 @@ class MapViewer(Panel):
     def _view_opened(self, change: Any) -> None:
         for panel, state in zip(self.panels, change.new.get("maps", []), strict=False):
             panel.state = state
+        self.choice.take(change.new.get("band"))
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -315,23 +342,24 @@ class MapViewer(Panel):
             self._show_badge()
             self._show_readout()
 
-    def _map(self, kind: str, radius: float) -> FloatArray:
+    def _map(self, kind: str, radius: float, true_band: int | None = None) -> FloatArray:
         """The values of a map; those that no model changes are kept."""
         dataset = self.session.dataset
         if self._cached_for is not dataset:
             self._cache, self._residual, self._cached_for = {}, None, dataset
         if dataset is None:
             return np.full((1, 1), np.nan)
-        key = (kind, radius if MAP_KINDS[kind].correlated else 0.0)
+        band = true_band if kind == "exposure" else self.choice.band
+        key = (kind, radius if MAP_KINDS[kind].correlated else 0.0, band)
         if key in self._cache:
             return self._cache[key]
         try:
             npred = self._npred()
             if kind == "residual" and npred is not None:
-                if self._residual is None or self._residual[0] != radius:
-                    self._residual = radius, ResidualMap(dataset, radius)
+                if self._residual is None or self._residual[0] != (radius, band):
+                    self._residual = (radius, band), ResidualMap(dataset, radius, band)
                 return self._residual[1](npred)
-            data = display_map(dataset, kind, npred, radius)
+            data = display_map(dataset, kind, npred, radius, band)
         except ImgfitError as error:
             self.session.error = str(error)
             data = np.full(dataset.geom.shape, np.nan)
@@ -400,11 +428,13 @@ class MapViewer(Panel):
         ny, nx = dataset.geom.shape if dataset is not None else (0, 0)
         if dataset is None or not (0 <= column < nx and 0 <= row_ < ny):
             return [("", "off the map")]
+        band = self.choice.band
+        bands = slice(None) if band is None else slice(band, band + 1)
         cubes = {"counts": dataset.counts.data, "npred": self._npred()}
         if dataset.background is not None:
             cubes["background"] = dataset.background.data
         values = [
-            (name, f"{float(cube[:, row_, column].sum()):.4g}")
+            (name, f"{float(cube[bands, row_, column].sum()):.4g}")
             for name, cube in cubes.items()
             if cube is not None
         ]

@@ -227,6 +227,7 @@ class SkyFigure(widgets.VBox):
             ["#9fb3cc"], stroke_width=0.9, opacities=[0.95], line_style="dashed"
         )
         self._curves = self._lines(["#ffffff"], stroke_width=1.7)
+        self._hatching = self._lines(["#22c55e"], stroke_width=1.1, opacities=[0.9])
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
         # Few marks: each one that changes costs the browser a millisecond or two in every step of
         # a drag. So sizes come by a scale, where 1 stands for the default size.
@@ -276,6 +277,7 @@ class SkyFigure(widgets.VBox):
             marks=[
                 self._image,
                 self._grid,
+                self._hatching,
                 self._crosses,
                 self._curves,
                 self._handles,
@@ -321,6 +323,11 @@ class SkyFigure(widgets.VBox):
             return
         self._index = palette.to_index(self.data, *self.cuts, self.stretch)
         self._paint()
+
+    def hatch(self, x: FloatArray, y: FloatArray) -> None:
+        """Draw pieces of lines, parted by NaN, over a part of the map; empty arrays draw none."""
+        # bqplot complains of a NaN at the end.
+        self._set_lines(self._hatching, x[None, :-1], y[None, :-1])
 
     def value_at(self, x: float, y: float) -> float:
         """The value of the pixel that holds a position; NaN off the map."""

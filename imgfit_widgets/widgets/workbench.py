@@ -10,6 +10,7 @@ import ipywidgets as widgets
 from ..core.config import AnalysisConfig
 from ..core.dataset import Datasets, MapDataset
 from ..core.errors import InputError
+from ..reducing import REMEDY_MARK
 from ..session import Session
 from .config_editor import ConfigEditor
 from .fit_panel import FitPanel
@@ -82,15 +83,23 @@ class ErrorBar(widgets.HBox):
     def __init__(self, session: Session) -> None:
         self._session = session
         self.message = text()
+        self.without = button("", "Take the run out of the selection", "imgfit-without-run")
         self.dismiss = button("✕", "Dismiss", "imgfit-quiet")
-        super().__init__([self.message, self.dismiss])
+        super().__init__([self.message, self.without, self.dismiss])
         self.add_class("imgfit-error")
+        self.without.on_click(
+            lambda _: session.attempt(session.reduce_without, session.failed_run or 0)
+        )
+        session.task.observe(self._show, "status")
         self.dismiss.on_click(lambda _: session.set_trait("error", ""))
         session.observe(self._show, "error")
         self._show()
 
     def _show(self, change: object = None) -> None:
         self.message.value = f'<span role="alert">{escape(self._session.error)}</span>'
+        run = self._session.failed_run if REMEDY_MARK in self._session.error else None
+        self.without.description = f"Reduce without run {run}"
+        show(self.without, run is not None)
         show(self, bool(self._session.error))
 
 
@@ -164,10 +173,20 @@ def _as_session(source: Any) -> Session:
         session.set_datasets(source)
         return session
     if isinstance(source, Path) or (isinstance(source, str) and "\n" not in source):
-        return Session(AnalysisConfig.read(source))
+        return _begun(Session(AnalysisConfig.read(source)))
     if isinstance(source, str):
         return Session(AnalysisConfig.from_yaml(source))
     raise InputError(
         f"Workbench: {type(source).__name__} cannot be worked on; expected a configuration (path, "
         "YAML text or object), a MapDataset or a Session"
     )
+
+
+def _begun(session: Session) -> Session:
+    """A session with the models and datasets that its configuration names, as far as there are."""
+    general = session.config.general
+    if general.models_file is not None:
+        session.attempt(session.read_models)
+    if general.datasets_file is not None:
+        session.attempt(session.read_datasets)
+    return session

@@ -68,7 +68,19 @@ MAP_KINDS: dict[str, MapKind] = {
     "exposure": MapKind(
         "Exposure", "m2 s", "Area times time, averaged over energy for a power law of index 2"
     ),
+    "mask": MapKind("Safe mask", "bands", "Energy bands in which a pixel is used, by the masks"),
 }
+
+
+def kinds_of(dataset: MapDataset) -> list[str]:
+    """The kinds of maps that a dataset has the data for."""
+    needs = {
+        "background": dataset.background,
+        "excess": dataset.background,
+        "significance": dataset.background,
+        "exposure": dataset.exposure,
+    }
+    return [kind for kind in MAP_KINDS if kind not in needs or needs[kind] is not None]
 
 
 def display_map(
@@ -90,7 +102,8 @@ def display_map(
     correlation_radius_deg : float
         Degrees, for the kinds that are summed within a circle.
     band : int, optional
-        Reconstructed energy bin; None for the sum over all.
+        Reconstructed energy bin, of the exposure true energy bin; None for the sum over all, of
+        the exposure the mean.
 
     Returns
     -------
@@ -103,9 +116,12 @@ def display_map(
     """
     if kind not in MAP_KINDS:
         raise DataError(f"map: {kind!r} is not one of {', '.join(MAP_KINDS)}")
-    mask = _plane(dataset.mask.astype(float), band) > 0
+    used = _plane(dataset.mask.astype(float), None if kind == "exposure" else band)
     if kind == "exposure":
-        return _exposure(dataset)
+        return _exposure(dataset, band)
+    if kind == "mask":
+        return used
+    mask = used > 0
     inside = np.where(dataset.mask, 1.0, 0.0)
     counts = _plane(dataset.counts.data * inside, band)
     if kind == "counts":
@@ -135,28 +151,82 @@ class ResidualMap:
     dataset : `MapDataset`
     correlation_radius_deg : float
         Degrees.
+    band : int, optional
+        Reconstructed energy bin; None for the sum over all.
     """
 
-    def __init__(self, dataset: MapDataset, correlation_radius_deg: float = 0.1) -> None:
-        self._inside = np.where(dataset.mask, 1.0, 0.0)
+    def __init__(
+        self,
+        dataset: MapDataset,
+        correlation_radius_deg: float = 0.1,
+        band: int | None = None,
+    ) -> None:
+        self._bands = slice(None) if band is None else slice(band, band + 1)
+        self._inside = np.where(dataset.mask, 1.0, 0.0)[self._bands]
         radii = [correlation_radius_deg / scale for scale in dataset.geom.pixel_scales]
-        counts = _plane(dataset.counts.data * self._inside, None)
+        counts = _plane(dataset.counts.data[self._bands] * self._inside, None)
         mask = _plane(self._inside, None) > 0
         self._significance = Significance(counts, mask, *radii)
 
     def __call__(self, npred: FloatArray) -> FloatArray:
         """The map, shape (ny, nx), for expected counts of shape (energy, y, x)."""
-        return self._significance(np.einsum("eyx,eyx->yx", npred, self._inside))
+        return self._significance(np.einsum("eyx,eyx->yx", npred[self._bands], self._inside))
 
 
 def _plane(cube: FloatArray, band: int | None) -> FloatArray:
     return np.asarray(cube.sum(axis=0) if band is None else cube[band])
 
 
-def _exposure(dataset: MapDataset) -> FloatArray:
+def _exposure(dataset: MapDataset, band: int | None = None) -> FloatArray:
     if dataset.exposure is None:
         raise DataError(f"dataset {dataset.name}: has no exposure")
-    bounds = dataset.energy_axis_true.bounds
-    weights = 1.0 / bounds[:-1] - 1.0 / bounds[1:]
-    mean = np.tensordot(weights / weights.sum(), dataset.exposure.data, axes=1)
-    return np.where(mean > 0, mean, np.nan)
+    if band is not None:
+        plane = np.asarray(dataset.exposure.data[band], dtype=float)
+    else:
+        bounds = dataset.energy_axis_true.bounds
+        weights = 1.0 / bounds[:-1] - 1.0 / bounds[1:]
+        plane = np.tensordot(weights / weights.sum(), dataset.exposure.data, axes=1)
+    return np.where(plane > 0, plane, np.nan)
+
+
+def hatching(mask: NDArray[np.bool_], spacing: int) -> tuple[FloatArray, FloatArray]:
+    """Lines that mark the pixels of a mask: their outline, and diagonals within.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (ny, nx)
+    spacing : int
+        Pixels between two diagonals.
+
+    Returns
+    -------
+    x, y : ndarray
+        Pixel coordinates of the ends of straight pieces, each two followed by NaN.
+    """
+    ny, nx = mask.shape
+    pieces: list[tuple[float, float, float, float]] = []
+    padded = np.pad(mask, 1)
+    for along_x in (True, False):
+        cells = padded if along_x else padded.T
+        # Row j of ``edges`` is the border below row j of the mask.
+        edges = (cells[1:] != cells[:-1])[:, 1:-1]
+        for j in np.flatnonzero(edges.any(axis=1)):
+            for start, stop in _stretches(edges[j]):
+                line = (start - 0.5, j - 0.5, stop - 0.5, j - 0.5)
+                pieces.append(line if along_x else (line[1], line[0], line[3], line[2]))
+    for offset in range(-ny + 1, nx, max(spacing, 1)):
+        first = max(-offset, 0)
+        for start, stop in _stretches(np.diagonal(mask, offset)):
+            y = first + start - 0.5, first + stop - 0.5
+            pieces.append((y[0] + offset, y[0], y[1] + offset, y[1]))
+    ends = np.array(pieces).reshape(-1, 2, 2)
+    table = np.concatenate([ends, np.full((len(ends), 1, 2), np.nan)], axis=1).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _stretches(row: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Starts and ends (exclusive) of the stretches in which a row is true."""
+    steps = np.diff(np.concatenate([[0], row.astype(np.int8), [0]]))
+    return list(
+        zip(np.flatnonzero(steps > 0).tolist(), np.flatnonzero(steps < 0).tolist(), strict=True)
+    )
