@@ -24,6 +24,7 @@ from imgfit_widgets.core.inference import (
 )
 from imgfit_widgets.core.likelihood import Likelihood
 from imgfit_widgets.core.models import (
+    ConstantSpatialModel,
     ExpCutoffPowerLawSpectralModel,
     FoVBackgroundModel,
     GaussianPrior,
@@ -282,6 +283,16 @@ def test_a_point_is_not_extended_and_its_size_is_limited() -> None:
 
 
 # --- limits
+def test_extension_needs_a_shape_with_a_point_at_its_end(drawn: Any) -> None:
+    for shape in ("shell", "gauss-general", "point"):
+        with pytest.raises(ModelError, match="expected one of GaussianSpatialModel, gauss, Disk"):
+            extension_test([drawn], toy_models(), "src", shape)
+    flat = toy_models()
+    flat["src"].spatial_model = ConstantSpatialModel()
+    with pytest.raises(ModelError, match="src: it has no position"):
+        extension_test([drawn], flat, "src")
+
+
 def test_upper_limit_is_where_the_profile_has_risen(drawn: Any) -> None:
     models = toy_models(-0.5, 0.4)
     found = flux_upper_limit(drawn, models, "src", cl=0.9)

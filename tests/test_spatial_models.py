@@ -340,6 +340,67 @@ def test_an_ellipse_is_found_from_a_round_start() -> None:
     assert result.value("src", "sigma") == pytest.approx(0.2, abs=1e-3)
 
 
+def oval(dataset: Any, **start: Any) -> tuple[Any, Models]:
+    """Counts of an ellipse with phi = 120 deg, as expected, and a round source to fit to them."""
+    at = {"frame": "galactic", "lon_0": 0.1, "lat_0": -0.05}
+    truth = source(GaussianSpatialModel(sigma=0.2, e=0.9, phi=-60.0, **at), 2e-10, True)
+    round_one = source(GaussianSpatialModel(sigma=0.1, **at, **start), 1e-10, True)
+    for key in ("e", "phi"):
+        round_one.parameters[key].frozen = False
+    evaluator = Evaluator([dataset], truth)
+    return with_counts(dataset, evaluator.npred(evaluator.x0)[0]), round_one
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "start"),
+    [(0.0, 360.0, 350.0), (-360.0, 0.0, -5.0), (90.0, 150.0, 100.0), (-90.0, -40.0, -45.0)],
+)
+def test_angles_end_within_their_limits(low: float, high: float, start: float) -> None:
+    dataset, models = oval(toy_dataset())
+    phi = models["src"].spatial_model.phi
+    phi.min = phi.max = np.nan
+    phi.value, phi.min, phi.max = start, low, high
+    result = Fit().solve([dataset], models)
+    assert result.success, result.message
+    found = result.value("src", "phi")
+    assert low <= found <= high
+    assert found % 180.0 == pytest.approx(120.0, abs=0.1)
+    result.apply(models)
+    evaluator = Evaluator([dataset], models)
+    assert evaluator.stat(evaluator.x0) == pytest.approx(result.total_stat, abs=1e-6)
+
+
+def test_linked_ellipses_leave_the_saddle_together() -> None:
+    dataset, models = oval(toy_dataset())
+    truth = Models([models["src"].copy(), models["src"].copy("twin")])
+    for model, lon in ((truth["src"], 0.6), (truth["twin"], -0.6)):
+        shape = model.spatial_model
+        shape.lon_0.value, shape.sigma.value, shape.e.value, shape.phi.value = lon, 0.15, 0.8, 40.0
+    models = Models([m.copy() for m in truth] + [FoVBackgroundModel(dataset_name="toy")])
+    for model in truth:
+        shape = models[model.name].spatial_model
+        shape.e.value, shape.phi.value = 0.0, 0.0
+    first, second = models["src"].spatial_model, models["twin"].spatial_model
+    second.e.link, second.phi.link = first.e, first.phi
+    evaluator = Evaluator([dataset], Models([*truth, models[-1]]))
+    dataset = with_counts(dataset, evaluator.npred(evaluator.x0)[0])
+    result = Fit().solve([dataset], models)
+    assert result.success, result.message
+    assert ("twin", "e") not in result.names and ("twin", "phi") not in result.names
+    assert result.value("src", "e") == pytest.approx(0.8, abs=1e-3)
+    assert result.value("src", "phi") % 180.0 == pytest.approx(40.0, abs=0.1)
+
+
+def test_a_size_ends_within_its_upper_limit_from_either_side() -> None:
+    dataset, models = oval(toy_dataset())
+    sigma = models["src"].spatial_model.sigma
+    sigma.max, sigma.value = 0.12, 1e-4
+    result = Fit().solve([dataset], models)
+    assert result.success, result.message
+    assert result.value("src", "sigma") == pytest.approx(0.12, abs=1e-9)
+    assert "At its limit, so without an error: src.sigma" in result.message
+
+
 @pytest.mark.parametrize(
     "case", ["B_disk", "B_disk_edge0.3", "B_gauss_ell", "B_shell_fixed_geometry"]
 )

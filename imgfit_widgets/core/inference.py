@@ -409,7 +409,9 @@ def _shared(models: Models, source: SkyModel, parameter: Any) -> bool:
 def _shape(tag: str) -> type[SpatialModel]:
     known = {t: cls for cls in SPATIAL_MODELS for t in cls.tag if _is_sized_point(cls)}
     if tag not in known:
-        raise ModelError(f"shape {tag!r} has no size to test; expected one of {', '.join(known)}")
+        raise ModelError(
+            f"shape {tag!r} has no size that is a point at 0; expected one of {', '.join(known)}"
+        )
     return known[tag]
 
 

@@ -29,6 +29,7 @@ from .dataset import Datasets, MapDataset
 from .errors import FitError, ImgfitError, InputError, ModelError
 from .evaluator import Evaluator
 from .fit import Fit, FitResult
+from .likelihood import Likelihood
 from .maps import WcsNDMap
 from .models import Models
 from .parallel import imap, open_executor
@@ -329,18 +330,18 @@ def run_toys(
         Fit() if fit is None else fit,
         intervals,
     )
-    evaluator = Evaluator(group, chosen)
-    names = tuple(evaluator.names)
+    likelihood = Likelihood(group, chosen)
+    names = tuple(likelihood.names)
     if not names:
         raise InputError("toys: every parameter is frozen; free at least one")
     toys = _run(work, _whole("n_toys", n_toys, 1), n_jobs, scheduler, progress)
     nothing = np.full(len(names), np.nan)
-    parameters = evaluator.free_parameters
+    parameters = likelihood.free_parameters
     sources = [model.name for model in chosen.sky_models]
     return ToyResult(
         names,
         tuple(p.unit_text for p in parameters),
-        evaluator.x0.copy(),
+        likelihood.x0.copy(),
         np.array([nothing if toy.values is None else toy.values for toy in toys]),
         np.array([nothing if toy.errors is None else toy.errors for toy in toys]),
         np.array([[toy.intervals.get(key, (np.nan, np.nan)) for key in names] for toy in toys]),
