@@ -59,9 +59,16 @@ def export_session(saved: Saved) -> tuple[str, bytes]:
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("config.yaml", config.to_yaml())
-        archive.writestr("models.yaml", models.to_yaml())
-        archive.writestr("session.json", json.dumps(content))
+        texts = {
+            "config.yaml": config.to_yaml(),
+            "models.yaml": models.to_yaml(),
+            "session.json": json.dumps(content),
+        }
+        for name, text in texts.items():
+            # Without the time of writing, so that equal sessions are equal files.
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, text)
     return "session.imgfit", buffer.getvalue()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from ..config import AnalysisConfig, EnergyAxis
+from ..errors import DataError
 from ..fits_maps import read_geom
 from ..maps import MapAxis, WcsGeom, convert_frame
 from ..options import FoVBackgroundOptions, RingOptions, SafeMaskOptions
@@ -73,6 +75,11 @@ def _geometry(config: AnalysisConfig, axis: MapAxis, given: Geometry) -> WcsGeom
     projection = "CAR"
     if given is not None:
         if str(given).upper() not in PROJECTIONS:
+            if not Path(given).is_file():
+                raise DataError(
+                    f"geometry: {str(given)!r}: no such file; expected {', '.join(PROJECTIONS)} or "
+                    "a FITS image"
+                )
             return read_geom(given).to_cube([axis])
         projection = str(given).upper()
     wcs = config.datasets.geom.wcs
