@@ -213,7 +213,7 @@ def test_what_a_run_keeps_does_not_grow_with_its_header(tmp_path):
 def test_responses_of_few_runs_are_kept(monkeypatch):
     read = []
 
-    def fake(path, name, hdu_class):
+    def fake(path, name, hdu_class, files=None):
         read.append(name)
         return object()
 
