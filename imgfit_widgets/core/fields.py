@@ -344,7 +344,14 @@ class Instant(Value):
             value = value.isoformat()
         if isinstance(value, Mapping):
             raise ValueError
-        return Time(value)
+        try:
+            found = Time(value)
+        except ValueError as error:
+            # astropy goes on to say what each of its formats makes of it.
+            raise ValueError(str(error).split("\n")[0].split(" where the")[0]) from None
+        if not found.size or not np.all(np.isfinite(found.jd)):
+            raise ValueError("no time")
+        return found
 
     def plain(self, value: Any) -> Any:
         if value is None:

@@ -190,7 +190,7 @@ class AdaptiveRingBackground:
         for r_in, width in self._rings():
             ring = ring_kernel(r_in, width, scales)
             acceptance = _sum_over(background * used, ring)
-            enough = open_ & (acceptance > 0) & (on <= self.threshold_alpha * acceptance)
+            enough = open_ & _some(acceptance) & (on <= self.threshold_alpha * acceptance)
             if enough.any():
                 off[enough] = np.rint(_sum_over(counts * used, ring))[enough]
                 acceptance_off[enough] = acceptance[enough]
@@ -230,7 +230,11 @@ def _sum_over(values: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def _scaled(background: FloatArray, off: FloatArray, acceptance_off: FloatArray) -> Matched:
-    # What the transform leaves of nothing.
-    found = acceptance_off > 1e-9 * max(float(acceptance_off.max()), 1e-300)
+    found = _some(acceptance_off)
     factor = np.divide(off, acceptance_off, out=np.zeros_like(off), where=found)
     return Matched(background * factor, found)
+
+
+def _some(acceptance: FloatArray) -> BoolArray:
+    """Where there is more than what the transform leaves of nothing."""
+    return np.asarray(acceptance > 1e-9 * max(float(acceptance.max(initial=0.0)), 1e-300))

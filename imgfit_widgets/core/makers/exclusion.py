@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..fits_maps import read_first
 from ..irf.axis import FloatArray
-from ..maps import WcsGeom, convert_frame, nearest_pixel, separation
+from ..maps import WcsGeom, convert_frame, nearest_pixel, positions, separation
 from ..paths import expand_path
 
 BoolArray = NDArray[np.bool_]
@@ -135,32 +134,29 @@ def _membership(region: Any, where: str) -> Callable[[FloatArray, FloatArray], B
             f"{where}: is in pixels; expected a region on the sky (fk5, icrs, galactic)"
         )
     centre = getattr(region, "center", None)
-    if centre is None and hasattr(region, "vertices"):
-        vectors = region.vertices.icrs.cartesian.xyz.value
-        middle = vectors.mean(axis=1) / np.linalg.norm(vectors.mean(axis=1))
-        centre = (np.degrees(np.arctan2(middle[1], middle[0])), np.degrees(np.arcsin(middle[2])))
-    elif centre is not None:
-        centre = (centre.icrs.ra.deg, centre.icrs.dec.deg)
-    plane = WCS(naxis=2)
-    plane.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    plane.wcs.cdelt = [-1e-3, 1e-3]
-    plane.wcs.crpix = [1.0, 1.0]
+    if centre is None:
+        centre = getattr(region, "vertices", None)
     if centre is None:
         return None  # a line or a text
-    plane.wcs.crval = [float(centre[0]), float(centre[1])]
+    # DS9 counts angles from the longitude of the region's own frame.
+    frame = "galactic" if centre.frame.name == "galactic" else "icrs"
+    vectors = centre.transform_to(frame).cartesian.xyz.value.reshape(3, -1).mean(axis=1)
+    lon_0, lat_0 = map(float, positions(vectors))
+    plane = WcsGeom.create((lon_0, lat_0), 1e-3, 1e-3, "TAN", frame).wcs
     pixels = region.to_pixel(plane)
     if not getattr(pixels, "area", 0.0) > 0.0:
         return None
+    # Some versions turn the answer of contains around for DS9's "-".
+    pixels.meta["include"] = True
 
-    def contains(lon: FloatArray, lat: FloatArray) -> BoolArray:
-        x, y = plane.wcs_world2pix(lon, lat, 0)
+    def contains(ra: FloatArray, dec: FloatArray) -> BoolArray:
+        lon, lat = convert_frame(ra, dec, "icrs", frame)
         # The other half of the sky has no place in the plane.
-        near = separation(lon, lat, *map(float, centre)) < 85.0
-        good = np.isfinite(x) & np.isfinite(y) & near
-        found = np.zeros(x.shape, dtype=bool)
-        found[good] = pixels.contains(PixCoord(x[good], y[good]))
-        if not pixels.meta.get("include", True):
-            found[good] = ~found[good]  # DS9's "-", which turns the answer of contains around
+        with np.errstate(invalid="ignore"):
+            near = separation(lon, lat, lon_0, lat_0) < 85.0
+        found = np.zeros(near.shape, dtype=bool)
+        x, y = plane.wcs_world2pix(lon[near], lat[near], 0)
+        found[near] = pixels.contains(PixCoord(x, y))
         return found
 
     return contains

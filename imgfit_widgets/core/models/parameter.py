@@ -42,7 +42,9 @@ class _UnitTrait(traitlets.TraitType[Any, Any]):
     def validate(self, obj: Any, value: Any) -> u.UnitBase:
         try:
             unit = u.Unit(value)
-        except (ValueError, TypeError) as error:
+            if not 0.0 < unit.decompose().scale < np.inf:
+                raise ValueError("its factor is no number above 0")
+        except (ValueError, TypeError, OverflowError) as error:
             raise ModelError(f"{obj.label}: unit {value!r} is not a unit: {error}") from None
         expected = obj.expected_unit
         if expected is not None and not unit.is_equivalent(expected):
