@@ -175,7 +175,7 @@ def test_geometry_comes_from_an_image(config, tmp_path):
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(tmp_path / "plain.fits")
     with pytest.raises(DataError, match=r"plain\.fits .*has no sky coordinates"):
         reduced(config, tmp_path / "plain.fits")
-    with pytest.raises(DataError, match=r"none\.fits: no such file"):
+    with pytest.raises(DataError, match=r"none\.fits': no such file"):
         reduced(config, tmp_path / "none.fits")
 
 

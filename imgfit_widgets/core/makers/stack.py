@@ -23,8 +23,8 @@ from .run import Run, Window, reduce_run
 
 log = logging.getLogger(__name__)
 
-# Rows of an exposure map that are computed between two looks at whether to stop.
-_ROWS = 128
+# Values of an exposure map that are computed between two looks at whether to stop.
+_VALUES = 1 << 20
 
 
 def reduce_observations(
@@ -213,9 +213,10 @@ class Stack:
         if run.aeff is not None:
             energies = self.reduction.energy_axis_true.centers
             exposure = self.sums["exposure"][at]
-            for start in range(0, exposure.shape[1], _ROWS):
+            step = max(1, _VALUES // (len(exposure) * exposure.shape[2]))
+            for start in range(0, exposure.shape[1], step):
                 progress(0.0, f"Run {run.info.obs_id}: exposure")
-                rows = slice(start, start + _ROWS)
+                rows = slice(start, start + step)
                 run.aeff.add_exposure(
                     exposure[:, rows], energies, run.offset[rows], run.info.livetime
                 )
