@@ -22,9 +22,9 @@ from .core.data import DataStore
 from .core.dataset import Datasets, MapDataset
 from .core.errors import ConfigError, ImgfitError
 from .core.files import read_datasets as read_dataset_files
+from .core.fits_maps import read_geom
 from .core.makers.exclusion import Exclusion
 from .core.makers.from_config import PROJECTIONS
-from .core.maps import WcsGeom
 from .core.models import Models
 from .core.paths import expand_path
 from .core.progress import Progress
@@ -140,7 +140,7 @@ def check_geometry(text: str, roots: Sequence[str] = ()) -> str:
             f"geometry: empty; expected {' or '.join(PROJECTIONS)}, or the path of a FITS image"
         )
     files.check_path("geometry", word, roots)
-    WcsGeom.read(expand_path(word, "geometry"))
+    read_geom(expand_path(word, "geometry"))
     return word
 
 

@@ -435,6 +435,14 @@ class WorkbenchPage:
         """Values of several parameters."""
         return [self.parameter(name) for name in names]
 
+    def settled_parameters(self, *names: str) -> list[float]:
+        """Values of several parameters once they have stood still for half a second."""
+        while True:
+            before = self.parameters(*names)
+            self.page.wait_for_timeout(500)
+            if self.parameters(*names) == before:
+                return before
+
     @property
     def delta_ts(self) -> float:
         """The live ΔTS of the selected source."""

@@ -283,7 +283,7 @@ def test_a_cancelled_reduction_and_fit_leave_everything_as_it_was(workbench):
     workbench.find(".imgfit-shape select").select_option(label="gauss")
     until(page, lambda: workbench.row("sigma").count() == 1, "a sigma in the table")
     names = ("lon_0", "lat_0", "sigma", "amplitude")
-    before = workbench.parameters(*names)
+    before = workbench.settled_parameters(*names)
     workbench.start(".imgfit-fit-button")
     expect(workbench.find(".imgfit-fit-live")).to_contain_text("Evaluations")
     workbench.press(".imgfit-cancel-button")

@@ -69,7 +69,8 @@ def test_options_of_the_chosen_method_are_fields_that_write_the_mapping(session,
 
 def test_options_that_come_as_yaml_are_shown_and_strange_ones_kept(session, editor):
     editor.yaml.area.value = (
-        "datasets: {background: {method: ring, parameters: {r_in: 1 deg, width: wide, odd: 1}}}"
+        "datasets: {type: 3d, geom: {wcs: {skydir: {frame: galactic, lon: 0 deg, lat: 0 deg}}}, "
+        "background: {method: ring, parameters: {r_in: 1 deg, width: wide, odd: 1}}}"
     )
     editor.yaml.apply.click()
     assert editor.editors[f"{RING}.r_in"].input.value == "1.0 deg"
@@ -140,7 +141,7 @@ def test_the_projection_is_linked_and_refuses_what_is_no_image(session, editor, 
     row.choice.value = LIKE_IMAGE
     assert "Still TAN" in row.message and editor.reduce_button.disabled
     row.path.value = str(tmp_path / "none.fits")
-    assert "no such file; expected a FITS image" in row.message and session.geometry == "TAN"
+    assert "no such file; expected a FITS file" in row.message and session.geometry == "TAN"
     row.choice.value = "CAR"
     assert session.geometry == "CAR" and not row.message and not editor.reduce_button.disabled
     session.undo()

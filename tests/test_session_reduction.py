@@ -78,8 +78,8 @@ def test_a_session_reduces_in_another_projection_and_on_the_pixels_of_an_image(c
     ("word", "reason"),
     [
         ("", "geometry: empty; expected CAR or TAN"),
-        ("ARC", "ARC: no such file; expected a FITS image"),
-        ("config.yaml", "cannot be read as a FITS image"),
+        ("ARC", "ARC: no such file; expected a FITS file"),
+        ("config.yaml", "is no FITS file"),
     ],
 )
 def test_a_geometry_that_is_none_is_refused_before_anything_runs(
@@ -200,7 +200,7 @@ def test_progress_names_run_step_and_place(coarse):
 
 def test_a_reduction_of_a_fine_map_is_cancelled_within_a_fifth_of_a_second(coarse, demo_store):
     """Single steps on such a map take longer than that; nobody waits for them."""
-    coarse.datasets.geom.wcs.binsize = "0.005 deg"
+    coarse.datasets.geom.wcs.binsize = "0.0025 deg"
 
     async def main():
         session, waits = Session(coarse), []

@@ -123,6 +123,9 @@ def naming(where: str) -> Iterator[None]:
         raise DataError(f"{where}: {error}") from error
 
 
+_FITS, _GZIP = b"SIMPLE", b"\x1f\x8b"
+
+
 @contextmanager
 def opened(path: Path, strict: bool = True) -> Iterator[fits.HDUList]:
     """The HDUs of a FITS file; whatever is wrong with it, there or in the block, is one DataError.
@@ -134,7 +137,10 @@ def opened(path: Path, strict: bool = True) -> Iterator[fits.HDUList]:
         Whether a header that bends the standard is an error too.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file; expected a FITS file")
+    with path.open("rb") as file:
+        if not file.read(len(_FITS)).startswith((_FITS, _GZIP)):
+            raise DataError(f"{path}: is no FITS file; expected one, which begins with SIMPLE")
     if path.suffix == ".gz":
         # Else the HDUs before a cut would be taken for the whole file.
         refuse_truncated(path)
