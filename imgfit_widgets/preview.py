@@ -57,7 +57,7 @@ class Preview:
                 likelihood = self._compiled(datasets, models)
             if name in self._off:
                 raise ModelError(self.problem)
-            state = likelihood.update(name, **values)
+            state = likelihood.update(name, resolve=True, **values)
         except ImgfitError:
             self._key = None
             for parameter, value in before.items():
@@ -91,10 +91,10 @@ def off_the_map(datasets: Datasets, models: Models) -> list[str]:
     return [
         model.name
         for model in models.sky_models
-        for position in [model.spatial_model.position_lonlat]
+        for lon, lat in [model.spatial_model.position_lonlat]
         if model.spatial_model.has_position
         and not all(
-            dataset.geom.contains(*dataset.geom.from_frame(*position, model.frame))
+            dataset.geom.contains(*dataset.geom.from_frame(lon, lat, model.frame))
             for dataset in datasets
             if model.datasets_names is None or dataset.name in model.datasets_names
         )

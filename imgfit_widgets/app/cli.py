@@ -169,7 +169,7 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
         )
         analysis.get_observations()
         analysis.get_datasets()
-    if args.output is not None:
+    if args.output is not None and analysis.datasets is not None:
         for path in write_datasets(analysis.datasets, args.output):
             log.info("Wrote %s", path)
     for run, reason in analysis.failed.items():

@@ -6,7 +6,7 @@ the small one back until the browser has acknowledged the large one, which it de
 
 from __future__ import annotations
 
-import asyncio
+from typing import Any
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
@@ -17,7 +17,7 @@ class PromptConnection(ZMQChannelsWebsocketConnection):
     Named in the setting ``kernel_websocket_connection_class`` of Voila and of Jupyter servers.
     """
 
-    def connect(self) -> asyncio.Future[None] | None:
+    def connect(self) -> Any:
         """Connect the page with its kernel."""
         self.websocket_handler.set_nodelay(True)
         return super().connect()

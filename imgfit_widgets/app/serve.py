@@ -130,7 +130,7 @@ def _settings(config: Any, models: Any, data_roots: Sequence[Any]) -> dict[str, 
 
 def _prepare(folder: Path, settings: dict[str, Any]) -> Path:
     """Write the notebook that Voila renders and a kernel of this very interpreter."""
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "execution_count": None,
         "id": "workbench",

@@ -157,7 +157,8 @@ class ConfigEditor(Panel):
         self.cancel_button.on_click(lambda _: session.cancel())
         self.reset.on_click(lambda _: session.attempt(self._take, type(session.config)()))
         session.drafts["reduce"].append(self._hand_over)
-        for editor in [*self.editors.values(), self.projection]:
+        editors: list[widgets.Widget] = [*self.editors.values(), self.projection]
+        for editor in editors:
             editor.observe(self._update, "message")
         self.view.observe(self._switch, "value")
         session.task.observe(self._update, "status")
@@ -167,11 +168,12 @@ class ConfigEditor(Panel):
         self._update()
 
     def _groups(self, session: Session) -> Iterator[widgets.Widget]:
-        self.options = [BackgroundOptions(session), SafeMaskOptionsForm(session)]
+        background, safe_mask = BackgroundOptions(session), SafeMaskOptionsForm(session)
+        self.options = background, safe_mask
         extra: dict[str, list[widgets.Widget]] = {
             "Geometry": [self.projection],
-            "Background": [self.options[0]],
-            "Safe mask": [self.options[1]],
+            "Background": [background],
+            "Safe mask": [safe_mask],
         }
         inside: dict[str, list[widgets.Widget]] = {
             "Select runs": [self.skip],
@@ -190,7 +192,7 @@ class ConfigEditor(Panel):
                 yield Fold(session, folded[0], part)
         for options in self.options:
             self.rows += options.rows
-        self.options[0].watch(self.editors["datasets.background.method"])
+        background.watch(self.editors["datasets.background.method"])
 
     def _lines(self, session: Session, lines: Lines) -> Iterator[FormRow]:
         for label, paths in lines:

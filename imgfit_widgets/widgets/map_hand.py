@@ -172,7 +172,8 @@ class Hand(HasTraits):
         geom, model = self._geom, self._session.models[name].spatial_model
         if geom is None:
             return 0.0
-        lon, lat = geom.from_frame(*model.position_lonlat, model.frame)
+        lon_0, lat_0 = model.position_lonlat
+        lon, lat = geom.from_frame(lon_0, lat_0, model.frame)
         return float(separation(*geom.pix_to_lonlat([x], [y]), float(lon), float(lat))[0])
 
 

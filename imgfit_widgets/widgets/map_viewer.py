@@ -372,7 +372,10 @@ class MapViewer(Panel):
         session = self.session
         if session.preview is None or session.datasets is None:
             return None
-        return session.preview.npred[session.datasets.names.index(session.dataset_name)]
+        npred: FloatArray = session.preview.npred[
+            session.datasets.names.index(session.dataset_name)
+        ]
+        return npred
 
     # -- words ----------------------------------------------------------------------------------
 

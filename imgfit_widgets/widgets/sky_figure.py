@@ -321,7 +321,8 @@ class SkyFigure(widgets.VBox):
         if cuts is not None and cuts != self.cuts:
             self.cuts = cuts  # which draws
             return
-        self._index = palette.to_index(self.data, *self.cuts, self.stretch)
+        low, high = self.cuts
+        self._index = palette.to_index(self.data, low, high, self.stretch)
         self._paint()
 
     def hatch(self, x: FloatArray, y: FloatArray) -> None:
@@ -356,9 +357,10 @@ class SkyFigure(widgets.VBox):
 
     @observe("bar_label")
     def _draw_bar(self, _: object = None) -> None:
+        low, high = self.cuts
         ticks = "".join(
             f'<span style="left:{100 * at:.2f}%">{escape(label)}</span>'
-            for at, label in palette.bar_ticks(*self.cuts, self.stretch)
+            for at, label in palette.bar_ticks(low, high, self.stretch)
         )
         ramp = palette.gradient(self._table)
         self._bar.value = (
