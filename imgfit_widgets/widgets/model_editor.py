@@ -284,7 +284,7 @@ def _help(model: Component, parameter: Parameter) -> str:
     """What a parameter means, for its tooltip."""
     parts = [model.spectral_model]
     if isinstance(model, SkyModel):
-        parts.append(model.spatial_model)  # type: ignore[arg-type]
+        parts.append(model.spatial_model)
     for part in parts:
         if parameter in list(part.parameters):
             return part.fields()[parameter.name].help or parameter.label
