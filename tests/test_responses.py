@@ -21,9 +21,8 @@ from imgfit_widgets.core.irf.background import Background2D, Background3D, fill_
 from imgfit_widgets.core.irf.fov import altaz_systems, radec_system
 from imgfit_widgets.core.irf.mixture import PSF_WIDTHS, from_annuli, king
 from imgfit_widgets.core.irf.psf import TablePSF
-from imgfit_widgets.core.makers import Reduction
-from imgfit_widgets.core.makers.run import energy_response
-from imgfit_widgets.core.maps import MapAxis, WcsGeom, unit_vectors
+from imgfit_widgets.core.makers.responses import ResponseCache
+from imgfit_widgets.core.maps import MapAxis, unit_vectors
 
 RUNS = [23523, 23526, 23559, 23592]
 
@@ -135,13 +134,12 @@ def test_photons_in_a_band_are_converged_across_the_field(store, reco, true, gam
     observation = DataStore.from_dir(gammapy_data / store).obs(run)
     axis = MapAxis.from_energy_bounds(reco[0] * u.TeV, reco[1] * u.TeV, reco[2])
     axis_true = MapAxis.from_energy_bounds(true[0] * u.TeV, true[1] * u.TeV, true[2], "energy_true")
-    geom = WcsGeom.create((0, 0), (2, 2), 0.1, axes=[axis])
     offsets = np.linspace(0, 2.3, 24)
-    reduction = Reduction(geom, axis_true, 0.2, 2.5)
-    _, kernel = energy_response(observation, reduction, offsets)
+    tables = {"aeff": observation.aeff, "edisp": observation.edisp}
+    responses = ResponseCache().get(tables, axis, axis_true, offsets, exact=True)
     flux = 1 / axis_true.bounds[:-1] - 1 / axis_true.bounds[1:]
-    area = observation.aeff.evaluate(axis_true.centers, offsets)
-    found = np.einsum("t,to,tro->ro", flux, area, kernel)
+    photons = responses.photons @ responses.at.weights(offsets).T
+    found = np.einsum("t,tro->ro", flux, photons)
 
     steps = np.geomspace(true[0], true[1], 3001)
     energies = np.sqrt(steps[1:] * steps[:-1])

@@ -114,7 +114,6 @@ class Analysis:
         ConfigError, DataError
             For a value that is not supported, a store or run that is not there.
         """
-        self.config.check()
         self.config.check_supported()
         settings = self.config.observations
         log.info("Fetching observations.")

@@ -530,8 +530,11 @@ class AnalysisConfig(Section):
         return [key for key in WITHOUT_EFFECT if any(_within(path, (key,)) for path in paths)]
 
     def _changed_fields(self) -> list[Field]:
-        plain = [(f, f.trait.plain(f.value), f.trait.plain(f.default)) for f in self.fields()]
-        return [field for field, value, default in plain if value != default]
+        return [
+            field
+            for field, fresh in zip(self.fields(), type(self)().fields(), strict=True)
+            if field.trait.plain(field.value) != field.trait.plain(fresh.value)
+        ]
 
     def _check_geometry(self) -> None:
         wcs, axes = self.datasets.geom.wcs, self.datasets.geom.axes

@@ -397,6 +397,7 @@ class Section(HasTraits):
     ) -> None:
         self._parent = parent
         self._name = name
+        self._path = "" if parent is None else parent.path_of(name)
         super().__init__()
         for key, value in (defaults or {}).items():
             setattr(self, key, value)
@@ -404,11 +405,11 @@ class Section(HasTraits):
     @property
     def path(self) -> str:
         """Where the section stands in the YAML: ``datasets.geom.wcs``; empty for the whole."""
-        return "" if self._parent is None else self._parent.path_of(self._name)
+        return self._path
 
     def path_of(self, name: str | None) -> str:
         """The YAML path of one of the section's keys."""
-        return f"{self.path}.{name}" if self.path else str(name)
+        return f"{self._path}.{name}" if self._path else str(name)
 
     @classmethod
     def keys(cls) -> list[str]:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm
+from scipy.special import chdtrc, ndtri
 
 from .errors import FitError, ModelError
 from .fit import Fit
@@ -100,7 +100,7 @@ def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison
     if ts < -_STUCK:
         message = "The richer model fits worse: it stopped in another minimum; start it elsewhere."
     few, many = information_criteria(simpler), information_criteria(richer)
-    p_value = float(chi2.sf(max(ts, 0.0), dof))
+    p_value = float(chdtrc(dof, max(ts, 0.0)))
     return Comparison(
         name or "richer against simpler",
         ts,
@@ -211,7 +211,7 @@ def extension_test(
     value, error = best.value(name, size), best.error(name, size)
     limit, message = math.nan, ""
     if math.isfinite(error):
-        minos = Profiles(best).minos((name, size), float(norm.ppf(cl)), part(progress, 0.85, 1.0))
+        minos = Profiles(best).minos((name, size), float(ndtri(cl)), part(progress, 0.85, 1.0))
         if minos.valid_upper and not minos.at_limit_upper:
             limit = value + minos.upper
         else:
@@ -226,7 +226,7 @@ def extension_test(
         kind.tag[0],
         size,
         ts,
-        0.5 * float(chi2.sf(max(ts, 0.0), 1)),
+        0.5 * float(chdtrc(1, max(ts, 0.0))),
         math.sqrt(max(ts, 0.0)),
         value,
         error,
@@ -250,7 +250,7 @@ def flux_upper_limit(
 ) -> FluxUpperLimit:
     """Upper limit on a source's amplitude by the profile likelihood (Rolke et al. 2005, bounded).
 
-    The amplitude at which the statistic, all else re-fitted, has risen by ``norm.ppf(cl) ** 2``
+    The amplitude at which the statistic, all else re-fitted, has risen by ``ndtri(cl) ** 2``
     (2.71 for 95 %) above its minimum at an amplitude of 0 or more: a deficit gives no lower limit
     than an empty place.
 
@@ -286,7 +286,7 @@ def flux_upper_limit(
     if best < 0:
         floor = float(zero)
         message = "The best amplitude is negative; the limit is counted from 0."
-    level = math.sqrt(floor + float(norm.ppf(cl)) ** 2)
+    level = math.sqrt(floor + float(ndtri(cl)) ** 2)
     minos = profiles.minos(key, level, part(progress, 0.5, 1.0))
     if not minos.valid_upper or minos.at_limit_upper:
         raise FitError(f"{name}: no upper limit on {amplitude.name}: {minos.message}")
@@ -354,7 +354,9 @@ def localise(
             line = profiles.stat_contour(keys[0], keys[1], n=n, cl=c, progress=share)
             offset = np.stack([line.x, line.y]) - result.values[rows][:, None]
             offset = offset * to_sky[:, None]
-            reach = np.sqrt(np.einsum("in,ij,jn->n", offset, inverse, offset) / chi2.ppf(c, 2))
+            reach = np.sqrt(
+                np.einsum("in,ij,jn->n", offset, inverse, offset) / (-2.0 * np.log1p(-c))
+            )
             deviation[number] = float(np.abs(reach - 1.0).max())
             if not line.success:
                 message = line.message

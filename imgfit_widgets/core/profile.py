@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
 
 from .errors import FitError, ModelError
 from .fit_result import FitResult
@@ -484,10 +483,10 @@ def _level(sigma: float, cl: float | None) -> tuple[float, float]:
     """The root of the rise, and the probability for two parameters."""
     if cl is None:
         _positive(sigma, "sigma")
-        return float(sigma), float(chi2.cdf(sigma**2, 2))
+        return float(sigma), -math.expm1(-0.5 * sigma**2)
     if not 0.0 < cl < 1.0:
         raise FitError(f"cl {cl!r}; expected a probability between 0 and 1")
-    return math.sqrt(float(chi2.ppf(cl, 2))), float(cl)
+    return math.sqrt(-2.0 * math.log1p(-cl)), float(cl)
 
 
 def _positive(value: Any, name: str) -> None:

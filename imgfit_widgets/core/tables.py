@@ -10,7 +10,7 @@ rules; a response is one row of arrays.
 `read_row`
     The first row of a table of arrays, as a `Row`.
 `FileCache`
-    The last few gzipped files, unpacked, for runs that keep all their HDUs in one file.
+    The last few files, unpacked, with their headers, for runs that keep many HDUs in one file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -52,8 +52,20 @@ _ALIASES = {
 }  # fmt: skip
 
 
+Hdu = tuple["Keywords", int]
+"""An HDU: its keywords, and where its data start."""
+
+
+@dataclass
+class _Known:
+    """What is kept of a file."""
+
+    content: bytes | None = None  # of one that is gzipped
+    hdus: list[Hdu] = field(default_factory=list)
+
+
 class FileCache:
-    """The last gzipped files, unpacked, so that the HDUs of one run cost one unpacking.
+    """The last files, so that the HDUs of one run cost one unpacking and one look at the headers.
 
     Parameters
     ----------
@@ -63,13 +75,24 @@ class FileCache:
 
     def __init__(self, size: int = 2) -> None:
         self.size = size
-        self._files: dict[tuple[str, int, int], bytes] = {}
+        self._files: dict[tuple[str, int, int], _Known] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"size": self.size, "_files": {}}  # another process reads for itself
 
-    def open(self, path: Path) -> BinaryIO:
+    def _known(self, path: Path, file: BinaryIO) -> _Known:
+        status = os.fstat(file.fileno())
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        known = self._files.pop(key, None) or _Known()
+        while len(self._files) >= max(self.size, 1):
+            self._files.pop(next(iter(list(self._files))), None)
+        self._files[key] = known
+        return known
+
+    def open(self, path: Path) -> tuple[BinaryIO, list[Hdu]]:
         """A file for reading, unpacked if it is gzipped whatever its name.
+
+        And its first HDUs, as far as they have been looked at; whoever looks further adds to them.
 
         Raises
         ------
@@ -84,25 +107,20 @@ class FileCache:
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{path}: cannot be read: {reason}") from None
         try:
-            if file.read(2) != b"\x1f\x8b":
-                file.seek(0)
-                return file
-            status = os.fstat(file.fileno())
-            key = (str(path), status.st_mtime_ns, status.st_size)
-            content = self._files.pop(key, None)
-            if content is None:
-                file.seek(0)
-                content = gzip.decompress(file.read())
-            while len(self._files) >= max(self.size, 1):
-                self._files.pop(next(iter(list(self._files))), None)
-            self._files[key] = content
+            known = self._known(path, file)
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if not packed:
+                return file, known.hdus
+            if known.content is None:
+                known.content = gzip.decompress(file.read())
         except (OSError, EOFError, zlib.error) as error:
             file.close()
             raise DataError(
                 f"{path}: cannot be read to its end; the file is truncated or damaged ({error})"
             ) from None
         file.close()
-        return BytesIO(content)
+        return BytesIO(known.content), known.hdus
 
 
 class Keywords:
@@ -392,10 +410,11 @@ def _find(
     read: Callable[[BinaryIO, int, Keywords], Found],
 ) -> Found:
     """Go to an HDU by its name (None: the first table) and read it."""
-    with (files or FileCache()).open(path) as file:
+    file, hdus = (files or FileCache()).open(path)
+    with file:
         seen: list[str] = []
         try:
-            for keywords, start in _hdus(file, path):
+            for keywords, start in _hdus(file, path, hdus):
                 name = keywords.text_of("EXTNAME") or ("" if seen else "PRIMARY")
                 wanted = (
                     keywords.text_of("XTENSION") == "BINTABLE"
@@ -412,11 +431,12 @@ def _find(
     raise DataError(f"{path}: no {what}; there are {', '.join(seen)}")
 
 
-def _hdus(file: BinaryIO, path: Path) -> Iterator[tuple[Keywords, int]]:
-    """Keywords of the HDUs in order, and where the data of each start."""
+def _hdus(file: BinaryIO, path: Path, known: list[Hdu]) -> Iterator[Hdu]:
+    """The HDUs in order: those that are known, and further ones, which are added to them."""
+    yield from known
     size = file.seek(0, os.SEEK_END)
-    position = 0
-    number = 0
+    position = _end(*known[-1]) if known else 0
+    number = len(known)
     while position < size:
         file.seek(position)
         blocks: list[bytes] = []
@@ -443,11 +463,17 @@ def _hdus(file: BinaryIO, path: Path) -> Iterator[tuple[Keywords, int]]:
         text = b"".join(blocks)[:end].decode("latin-1")
         keywords = Keywords(text, f"{path} [{number}]")
         start = position + len(blocks) * BLOCK
+        known.append((keywords, start))
         yield keywords, start
-        position = start + -(-_data_size(keywords) // BLOCK) * BLOCK
+        position = _end(keywords, start)
         number += 1
     if position > size and position - size >= BLOCK:
         raise DataError(f"{path}: cannot be read to its end; the file is truncated")
+
+
+def _end(keywords: Keywords, start: int) -> int:
+    """Where the data of an HDU end, filled up to a block."""
+    return start + -(-_data_size(keywords) // BLOCK) * BLOCK
 
 
 def _data_size(keywords: Keywords) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_array
 
 from ..maps import MapAxis
 from .axis import FloatArray, IrfAxis
@@ -41,8 +41,8 @@ def fill_energy_gaps(rate: FloatArray) -> FloatArray:
 def integrate_power_laws(log_rate: FloatArray, energies: FloatArray) -> FloatArray:
     """Integral over energy of a rate that is a power law between energies.
 
-    Exact: with ``a = E1 B1``, ``x = ln(E2 B2 / E1 B1)``, ``L = ln(E2 / E1)`` each piece is
-    ``a L expm1(x) / x``.
+    Exact: with ``x = ln(E2 B2 / E1 B1)``, ``L = ln(E2 / E1)`` each piece is
+    ``L (E2 B2 - E1 B1) / x``.
 
     Parameters
     ----------
@@ -55,13 +55,16 @@ def integrate_power_laws(log_rate: FloatArray, energies: FloatArray) -> FloatArr
     ndarray, shape (P,)
     """
     log_energy = np.log(energies)
-    start = log_rate + log_energy[:, None]
-    x = np.diff(start, axis=0)
-    # x = 0 (an exact E-1 spectrum) would be 0 / 0; at 1e-9 the factor is 1 to 5e-10.
-    x[np.abs(x) < 1e-9] = 1e-9
-    pieces = np.exp(start[:-1])
-    pieces *= np.expm1(x)
-    pieces /= x
+    height = log_rate + log_energy[:, None]
+    x = height[1:] - height[:-1]
+    # Where both ends are nearly as high (an E-1 spectrum), their difference would be lost to
+    # rounding, and their mean is right to x^2 / 12.
+    flat = np.abs(x) < 1e-4
+    np.exp(height, out=height)
+    pieces = height[1:] - height[:-1]
+    np.divide(pieces, x, out=pieces, where=~flat)
+    if flat.any():
+        pieces[flat] = 0.5 * (height[1:] + height[:-1])[flat]
     return np.asarray(np.diff(log_energy) @ pieces)
 
 
@@ -77,12 +80,13 @@ class _BackgroundTable:
         data.flags.writeable = False
         object.__setattr__(self, "data", data)
 
-    def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
-        """Interpolation from the table's positions to others, shape (P, positions)."""
-        raise NotImplementedError
+    def _sky_weights(
+        self, lon: FloatArray, lat: FloatArray, padded: bool
+    ) -> tuple[csr_array, NDArray[np.bool_]]:
+        """Interpolation from the table's positions to others, shape (P, positions).
 
-    def _inside(self, lon: FloatArray, lat: FloatArray, padded: bool) -> NDArray[np.bool_]:
-        """Whether the table holds some positions (with Gammapy's padding)."""
+        And whether the table holds them (with Gammapy's padding).
+        """
         raise NotImplementedError
 
     @property
@@ -116,16 +120,17 @@ class _BackgroundTable:
             self._energies(low, high, power_law_bins)
             for low, high in zip(energy.bounds[:-1], energy.bounds[1:], strict=True)
         ]
+        tables = [(self.energy.weights(energies) @ log_nodes).T for energies in bands]
         rates = np.zeros((energy.nbin, len(lon)))
         # In parts that fit into the processor's cache.
         for start in range(0, len(lon), _CHUNK):
             part = slice(start, start + _CHUNK)
-            to_sky = self._sky_weights(lon[part], lat[part])
-            for band, energies in enumerate(bands):
+            to_sky, inside = self._sky_weights(lon[part], lat[part], power_law_bins)
+            for band, (energies, table) in enumerate(zip(bands, tables, strict=True)):
                 if len(energies):
-                    log_rate = (to_sky @ (self.energy.weights(energies) @ log_nodes).T).T
-                    rates[band, part] = integrate_power_laws(log_rate, energies * 1e6)  # per MeV
-        rates[:, ~self._inside(lon, lat, power_law_bins)] = 0.0
+                    log_rate = np.ascontiguousarray((to_sky @ table).T)
+                    rate = integrate_power_laws(log_rate, energies * 1e6)  # per MeV
+                    rates[band, part] = np.where(inside, rate, 0.0)
         rates[rates < 1e6 * _TINY] = 0.0
         return rates
 
@@ -133,7 +138,8 @@ class _BackgroundTable:
         """Rate summed over the field of view within `radius`, shape (energy,)."""
         steps = (np.arange(24) + 0.5) / 24
         theta, angle = np.meshgrid(self.radius * steps, 2 * np.pi * steps)
-        to_sky = self._sky_weights((theta * np.cos(angle)).ravel(), (theta * np.sin(angle)).ravel())
+        lon, lat = (theta * np.cos(angle)).ravel(), (theta * np.sin(angle)).ravel()
+        to_sky, _ = self._sky_weights(lon, lat, padded=False)
         table = self.data.reshape(len(self.energy.nodes), -1)
         return np.asarray((to_sky @ table.T).T @ theta.ravel())
 
@@ -177,38 +183,24 @@ class Background3D(_BackgroundTable):
         """Radius in degrees of the largest circle that the table holds."""
         return min(*map(abs, self.fov_lon.edges), *map(abs, self.fov_lat.edges))
 
-    def _inside(self, lon: FloatArray, lat: FloatArray, padded: bool) -> NDArray[np.bool_]:
-        return np.asarray(self.fov_lon.locate(lon)[2] & self.fov_lat.locate(lat)[2])
-
-    def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
+    def _sky_weights(
+        self, lon: FloatArray, lat: FloatArray, padded: bool
+    ) -> tuple[csr_array, NDArray[np.bool_]]:
         """Bilinear interpolation from field-of-view nodes to positions, (P, nodes)."""
-        index_lon, part_lon, _ = self.fov_lon.locate(lon)
-        index_lat, part_lat, _ = self.fov_lat.locate(lat)
+        (i, part_lon, inside_lon), (j, part_lat, inside_lat) = (
+            self.fov_lon.locate(lon),
+            self.fov_lat.locate(lat),
+        )
         n_lon, n_lat = len(self.fov_lon.nodes), len(self.fov_lat.nodes)
-        next_lon, next_lat = (
-            np.minimum(index_lon + 1, n_lon - 1),
-            np.minimum(index_lat + 1, n_lat - 1),
-        )
-        columns = np.stack(
-            [
-                index_lon * n_lat + index_lat,
-                index_lon * n_lat + next_lat,
-                next_lon * n_lat + index_lat,
-                next_lon * n_lat + next_lat,
-            ],
-            axis=1,
-        )
-        weights = np.stack(
-            [
-                (1 - part_lon) * (1 - part_lat),
-                (1 - part_lon) * part_lat,
-                part_lon * (1 - part_lat),
-                part_lon * part_lat,
-            ],
-            axis=1,
-        )
-        rows = np.arange(0, 4 * len(lon) + 1, 4)
-        return csr_matrix((weights.ravel(), columns.ravel(), rows), shape=(len(lon), n_lon * n_lat))
+        next_i, next_j = np.minimum(i + 1, n_lon - 1), np.minimum(j + 1, n_lat - 1)
+        columns = np.empty((len(lon), 4), dtype=np.int32)
+        weights = np.empty((len(lon), 4))
+        for first, row, across in ((0, i, 1.0 - part_lon), (2, next_i, part_lon)):
+            columns[:, first] = row * n_lat + j
+            columns[:, first + 1] = row * n_lat + next_j
+            weights[:, first + 1] = across * part_lat
+            weights[:, first] = across - weights[:, first + 1]
+        return _rows(weights, columns, n_lon * n_lat), inside_lon & inside_lat
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,21 +228,24 @@ class Background2D(_BackgroundTable):
         """Radius in degrees of the largest circle that the table holds."""
         return self.offset.edges[1]
 
-    def _inside(self, lon: FloatArray, lat: FloatArray, padded: bool) -> NDArray[np.bool_]:
-        distance, limit = _distance(lon, lat), self.offset.edges[1]
+    def _sky_weights(
+        self, lon: FloatArray, lat: FloatArray, padded: bool
+    ) -> tuple[csr_array, NDArray[np.bool_]]:
+        """Linear interpolation between offsets, constant beyond the outer nodes."""
+        distance, nodes, limit = _distance(lon, lat), self.offset.nodes, self.offset.edges[1]
         if padded and len(self.offset.bounds) > 1:
             limit += self.offset.bounds[-1] - self.offset.bounds[-2]
-        return np.asarray(distance <= limit)
-
-    def _sky_weights(self, lon: FloatArray, lat: FloatArray) -> csr_matrix:
-        """Linear interpolation between offsets, constant beyond the outer nodes."""
-        last = len(self.offset.nodes) - 1
-        nodes = self.offset.nodes
-        index, part, _ = self.offset.locate(np.clip(_distance(lon, lat), nodes[0], nodes[-1]))
-        columns = np.stack([index, np.minimum(index + 1, last)], axis=1)
+        index, part, _ = self.offset.locate(np.clip(distance, nodes[0], nodes[-1]))
+        columns = np.stack([index, np.minimum(index + 1, len(nodes) - 1)], axis=1)
         weights = np.stack([1.0 - part, part], axis=1)
-        rows = np.arange(0, 2 * len(lon) + 1, 2)
-        return csr_matrix((weights.ravel(), columns.ravel(), rows), shape=(len(lon), last + 1))
+        return _rows(weights, columns, len(nodes)), distance <= limit
+
+
+def _rows(weights: FloatArray, columns: NDArray[np.integer], width: int) -> csr_array:
+    """A sparse matrix (P, width) with the same number of entries in each row, both (P, N)."""
+    ends = np.arange(0, weights.size + 1, weights.shape[1], dtype=np.int32)
+    flat = weights.ravel(), columns.astype(np.int32, copy=False).ravel(), ends
+    return csr_array(flat, shape=(len(weights), width))
 
 
 def _distance(lon: FloatArray, lat: FloatArray) -> FloatArray:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +21,6 @@ from .axis import FloatArray, IrfAxis
 THRESHOLD = 1e-8
 # Numbers held at once where densities are followed one by one.
 _CHUNK = 1 << 21
-# Offsets at which an extrapolated density is followed, of many that lie close together.
-_KNOTS = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +45,7 @@ class EnergyDispersion2D:
     offset: IrfAxis
     data: NDArray[np.floating]
 
-    def probabilities(
-        self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike, few_offsets: bool = False
-    ) -> FloatArray:
+    def probabilities(self, energies: ArrayLike, energy: MapAxis, offsets: ArrayLike) -> FloatArray:
         """Probability that a photon is found in each reconstructed bin.
 
         The density is accumulated over the table's migra axis and normalised to 1.
@@ -63,52 +58,51 @@ class EnergyDispersion2D:
             Reconstructed energy, R bins.
         offsets : array_like, shape (P,)
             Degrees.
-        few_offsets : bool
-            Follow a density that would be extrapolated to below 0 at a few offsets, and interpolate
-            to the others: a fraction of the time for many, at 1e-4 of the probability.
 
         Returns
         -------
         ndarray, shape (S, R, P)
         """
-        samples = np.asarray(energies, dtype=float)
+        samples, at = np.asarray(energies, dtype=float), np.asarray(offsets, dtype=float)
         node, part, inside = self.energy.locate(samples)
         upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
         lower_share = np.where(inside, 1.0 - part, 0.0)[:, None, None]
         upper_share = np.where(inside, part, 0.0)[:, None, None]
+        # Only the energies of the table that are asked for.
+        first, last = (int(node.min()), int(upper.max())) if len(samples) else (0, 0)
+        node, upper = node - first, upper - first
+        table = self.data[first : last + 1]
 
-        bounds, running = self._migra_bounds, self._cumulative
+        bounds = self._migra_bounds
         # The last edge takes in all of the table, for the norm.
         edges = np.append(energy.bounds / samples[:, None], np.full((len(samples), 1), np.inf), 1)
         low = np.clip(np.searchsorted(bounds, edges, side="right") - 1, 0, len(bounds) - 2)
         share = np.clip((edges - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
 
         def below(
-            table: FloatArray, row: NDArray[np.intp], some: NDArray[np.intp] | slice
+            running: FloatArray, row: NDArray[np.intp], some: NDArray[np.intp] | slice
         ) -> FloatArray:
-            first, second = table[row[:, None], low[some]], table[row[:, None], low[some] + 1]
+            first, second = running[row[:, None], low[some]], running[row[:, None], low[some] + 1]
             return np.asarray(first + (second - first) * share[some][..., None])
 
         everything = slice(None)
+        running = self._accumulated(table)
         cumulative = below(running, node, everything) * lower_share
         cumulative += below(running, upper, everything) * upper_share
-        at_offset = self.offset.weights(offsets).T
+        at_offset = self.offset.weights(at).T
         total = cumulative[:, -1:] @ at_offset
         found = np.diff(cumulative[:, :-1], axis=1) @ at_offset
 
-        at_energy = self.energy.weights(samples)
-        table = self.data.reshape(len(self.energy.nodes), -1)
-        for rows, columns, outside in self._extrapolated(samples, np.asarray(offsets, dtype=float)):
+        for rows, columns in self._extrapolated(table, node, upper, samples, at):
             # Where a straight line is drawn on beyond the nodes the density can fall below 0.
-            places, spread = at_offset[:, columns], None
-            if few_offsets and not outside and len(columns) > _KNOTS:
-                places, spread = self._knots(np.asarray(offsets, dtype=float)[columns])
-            step = max(1, _CHUNK // (places.shape[1] * len(bounds)))
+            step = max(1, _CHUNK // (len(columns) * len(bounds)))
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
-                density = self._clipped(at_energy[some] @ table, places)
-                held = below(density, np.arange(len(some)), some)
-                held = held if spread is None else held @ spread
+                density = table[node[some]] * lower_share[some]
+                density += table[upper[some]] * upper_share[some]
+                density = density @ at_offset[:, columns]
+                np.maximum(density, 0.0, out=density)
+                held = below(self._accumulated(density), np.arange(len(some)), some)
                 found[np.ix_(some, np.arange(energy.nbin), columns)] = np.diff(held[:, :-1], axis=1)
                 total[some[:, None], 0, columns] = held[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -118,62 +112,44 @@ class EnergyDispersion2D:
         return np.asarray(found)
 
     def _extrapolated(
-        self, samples: FloatArray, offsets: FloatArray
-    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp], bool]]:
+        self,
+        table: NDArray[np.floating],
+        node: NDArray[np.intp],
+        upper: NDArray[np.intp],
+        samples: FloatArray,
+        offsets: FloatArray,
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Energies and offsets (their places) beyond the outer nodes whose density needs care.
 
-        The last item tells whether the energies are what is beyond.
+        ``node`` and ``upper`` are the rows of ``table`` between which the energies lie.
         """
         found = []
         everywhere = np.arange(len(offsets))
         outside = _beyond(self.energy, samples)
         if outside.any() and len(offsets):
-            found.append((np.flatnonzero(outside), everywhere, True))
+            found.append((np.flatnonzero(outside), everywhere))
         beyond = _beyond(self.offset, offsets)
         if not beyond.any():
             return found
-        node = self.energy.locate(samples)[0]
-        upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
         for end, (near, far) in zip(self.offset.edges, ((0, 1), (-1, -2)), strict=True):
             side = beyond & ((offsets < self.offset.nodes[0]) == (near == 0))
             if not side.any():
                 continue
             nodes = self.offset.nodes
             stretch = (end - nodes[near]) / (nodes[near] - nodes[far])
-            outer, inner = self.data[..., near], self.data[..., far]
+            outer, inner = table[..., near], table[..., far]
             drawn = (outer + stretch * (outer - inner)) * np.diff(self._migra_bounds)
             below = np.maximum(-drawn, 0.0).sum(axis=1)
             negative = below > 1e-5 * np.maximum(drawn.sum(axis=1), 0.0)
             rows = np.flatnonzero((negative[node] | negative[upper]) & ~outside)
             if len(rows):
-                found.append((rows, np.flatnonzero(side), False))
+                found.append((rows, np.flatnonzero(side)))
         return found
 
-    def _knots(self, offsets: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Interpolation matrices to a few offsets (offset, K), and from these to all (K, P)."""
-        knots = np.linspace(offsets.min(), offsets.max(), _KNOTS)
-        spread = np.stack([np.interp(offsets, knots, row) for row in np.eye(_KNOTS)])
-        return self.offset.weights(knots).T, spread
-
-    def _clipped(self, table: FloatArray, at_offset: FloatArray) -> FloatArray:
-        """Density, held at 0, accumulated to each migra edge, shape (S, migra + 1, P).
-
-        For tables (S, migra * offset) and an interpolation matrix (offset, P).
-        """
-        _, n_migra, n_offset = self.data.shape
-        density = table.reshape(-1, n_migra, n_offset) @ at_offset
-        running = np.zeros((len(density), n_migra + 1, density.shape[2]))
-        np.maximum(density, 0.0, out=density)
+    def _accumulated(self, density: NDArray[np.floating]) -> FloatArray:
+        """Density (N, migra, P) accumulated to each migra edge, shape (N, migra + 1, P)."""
+        running = np.zeros((len(density), density.shape[1] + 1, density.shape[2]))
         np.multiply(density, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
-        np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
-        return running
-
-    @cached_property
-    def _cumulative(self) -> FloatArray:
-        """Density accumulated to each migra edge, shape (energy, migra + 1, offset)."""
-        n_energy, n_migra, n_offset = self.data.shape
-        running = np.zeros((n_energy, n_migra + 1, n_offset))
-        np.multiply(self.data, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
         np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
         return running
 

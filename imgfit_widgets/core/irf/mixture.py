@@ -29,6 +29,11 @@ _RATIO = 1.15
 PSF_WIDTHS: FloatArray = np.asarray(0.004 * _RATIO ** np.arange(44.0), dtype=np.float64)
 PSF_WIDTHS.flags.writeable = False
 
+# Annuli of a table are joined to this part of their radius.
+_ANNULUS = 0.06
+# Longest stride of an iteration, in the logarithm of a weight.
+_LONGEST = float(np.log(10.0))
+
 # Radii of Gammapy's PSF tables: 66 bins of 0.01 deg.
 RAD_BOUNDS: FloatArray = np.linspace(0.0, 0.66, 67)
 
@@ -186,23 +191,40 @@ def from_annuli(content: FloatArray, edges: FloatArray, iterations: int = 60) ->
     weights = np.zeros((len(PSF_WIDTHS), content.shape[1]))
     if not filled.any():
         return weights
-    observed = content[:, filled] / total[filled]
+    edges, content = _merged(edges, content[:, filled])
+    observed = content / total[filled]
     known = _known_widths(edges)
     basis, start = _annuli(edges.tobytes())
+    back = (basis / basis.sum(axis=0)).T
     estimate = np.maximum(start @ observed, 1e-4)
     estimate /= estimate.sum(axis=0)
-    reach = basis.sum(axis=0)[:, None]
     guess, last_step = estimate, np.zeros_like(estimate)
+    log_guess = log_estimate = np.log(estimate)
     for _ in range(iterations):
-        found = guess * (basis.T @ (observed / np.maximum(basis @ guess, 1e-12)) / reach)
-        step = np.sqrt(guess) * np.log(np.maximum(found, 1e-30) / np.maximum(guess, 1e-30))
+        found = guess * (back @ (observed / np.maximum(basis @ guess, 1e-12)))
+        log_found = np.log(np.maximum(found, 1e-30))
+        step = np.sqrt(guess) * (log_found - log_guess)
         length = np.maximum((last_step**2).sum(axis=0), 1e-30)
-        further = np.clip((step * last_step).sum(axis=0) / length, 0.0, 0.95)
-        guess = found * np.clip(found / np.maximum(estimate, 1e-30), 0.1, 10.0) ** further
-        guess /= guess.sum(axis=0)
-        estimate, last_step = found, step
+        further = np.minimum(np.maximum((step * last_step).sum(axis=0) / length, 0.0), 0.95)
+        stride = np.minimum(np.maximum(log_found - log_estimate, -_LONGEST), _LONGEST)
+        log_guess = log_found + further * stride
+        guess = np.exp(log_guess)
+        held = guess.sum(axis=0)
+        guess, log_guess = guess / held, log_guess - np.log(held)
+        estimate, log_estimate, last_step = found, log_found, step
     weights[np.ix_(known, filled)] = estimate / estimate.sum(axis=0)
     return weights
+
+
+def _merged(edges: FloatArray, content: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Annuli joined to at least a part of their radius, which tells as much about the widths."""
+    keep = [0, 1]
+    for place in range(2, len(edges)):
+        if edges[place] - edges[keep[-1]] >= _ANNULUS * edges[keep[-1]] * (1 - 1e-6):
+            keep.append(place)
+    if keep[-1] != len(edges) - 1:
+        keep.append(len(edges) - 1)
+    return edges[keep], np.add.reduceat(content, keep[:-1], axis=0)
 
 
 def _known_widths(radii: FloatArray) -> NDArray[np.intp]:

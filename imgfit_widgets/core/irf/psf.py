@@ -13,9 +13,10 @@ Each has ``mixture(energies, offsets)``; `PSFMap` is what a dataset holds of the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from .axis import FloatArray, IrfAxis
@@ -100,7 +101,7 @@ class MultiGaussPSF:
         return mixture
 
 
-def _fill_nearest(values: FloatArray, used: np.ndarray) -> FloatArray:
+def _fill_nearest(values: NDArray[Any], used: NDArray[np.bool_]) -> NDArray[Any]:
     """Values of unused nodes replaced by the nearest used one, along offset before energy."""
     filled = values.copy()
     energy, offset = np.nonzero(used)
@@ -172,24 +173,38 @@ class TablePSF:
     offset: IrfAxis
     rad: FloatArray
     data: FloatArray
-    _content: FloatArray = field(init=False, repr=False)
+    _annuli: FloatArray = field(init=False, repr=False)  # (nodes, R), contents
+    _place: NDArray[np.intp] = field(init=False, repr=False)  # (energy, offset), nodes to take
+    _scale: FloatArray = field(init=False, repr=False)  # (energy, offset)
+    _mixtures: FloatArray = field(init=False, repr=False)  # (nodes, W), NaN until fitted
 
     def __post_init__(self) -> None:
         values = np.maximum(np.nan_to_num(np.asarray(self.data, dtype=float), posinf=0.0), 0.0)
         annuli = values * np.diff(self.rad**2)
-        shape = annuli.shape[:2]
-        weights = from_annuli(np.moveaxis(annuli, 2, 0).reshape(annuli.shape[2], -1), self.rad)
         total = annuli.sum(axis=2)
-        if not np.any(total > 0):
-            raise DataError("psf_table: every profile is empty")
-        content = weights.T.reshape(*shape, -1)
-        # Profiles are interpolated before they are normalised, so one counts by what it holds. An
-        # empty one takes the nearest profile, with next to no weight beside others.
         used = total > 0
-        scale = np.where(used, total, 1e-9 * total[used].min())
-        content = _fill_nearest(content, used) * scale[..., None]
-        content.flags.writeable = False
-        object.__setattr__(self, "_content", content)
+        if not np.any(used):
+            raise DataError("psf_table: every profile is empty")
+        object.__setattr__(self, "_annuli", annuli.reshape(-1, annuli.shape[2]))
+        # An empty profile takes the nearest one, with next to no weight beside others.
+        place = _fill_nearest(np.arange(total.size).reshape(total.shape), used)
+        object.__setattr__(self, "_place", place)
+        object.__setattr__(self, "_scale", np.where(used, total, 1e-9 * total[used].min()))
+        object.__setattr__(self, "_mixtures", np.full((total.size, len(PSF_WIDTHS)), np.nan))
+
+    def _content(self, nodes: NDArray[np.bool_]) -> FloatArray:
+        """Mixtures at some nodes (energy, offset), 0 at others: (energy, offset, W).
+
+        Profiles are interpolated before they are normalised, so each counts by what it holds. They
+        are fitted when they are first asked for, which for most is never.
+        """
+        wanted = np.unique(self._place[nodes])
+        wanted = wanted[np.isnan(self._mixtures[wanted, 0])]
+        if len(wanted):
+            self._mixtures[wanted] = from_annuli(self._annuli[wanted].T, self.rad).T
+        content = np.zeros((*nodes.shape, len(PSF_WIDTHS)))
+        content[nodes] = self._mixtures[self._place[nodes]] * self._scale[nodes][:, None]
+        return content
 
     def mixture(self, energies: ArrayLike, offsets: ArrayLike) -> FloatArray:
         """Weights at true energies (T,) in TeV and offsets (P,) in degrees: (T, P, W).
@@ -197,8 +212,9 @@ class TablePSF:
         As the field does, profiles are interpolated linearly, then normalised.
         """
         at_energy, at_offset = self.energy.weights(energies), self.offset.weights(offsets)
-        n_energy, n_offset, n_widths = self._content.shape
-        found = at_energy @ self._content.reshape(n_energy, -1)
+        content = self._content(np.outer(at_energy.any(axis=0), at_offset.any(axis=0)))
+        n_energy, n_offset, n_widths = content.shape
+        found = at_energy @ content.reshape(n_energy, -1)
         found = at_offset @ found.reshape(-1, n_offset, n_widths)
         np.maximum(found, 0.0, out=found)
         total = found.sum(axis=2, keepdims=True)

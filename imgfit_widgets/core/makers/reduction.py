@@ -13,6 +13,7 @@ from ..irf.axis import FloatArray
 from ..maps import MapAxis, WcsGeom
 from .background import BackgroundMethod
 from .exclusion import Exclusion
+from .responses import ResponseCache
 from .safe_mask import SafeMask
 
 ACCURACIES = ("exact", "gammapy")
@@ -42,6 +43,8 @@ class Reduction:
     selection : tuple of str
         The maps to make, out of `MAPS`.
     accuracy : {"exact", "gammapy"}
+    responses : `ResponseCache`
+        PSF and energy dispersion that runs share.
     """
 
     geom: WcsGeom
@@ -53,6 +56,7 @@ class Reduction:
     exclusion: Exclusion | None = None
     selection: tuple[str, ...] = MAPS
     accuracy: str = "exact"
+    responses: ResponseCache = field(default_factory=ResponseCache, repr=False)
 
     def __post_init__(self) -> None:
         if self.accuracy not in ACCURACIES:

@@ -14,21 +14,19 @@ from ..data import GTI, Observation, RunInfo
 from ..errors import DataError
 from ..irf.aeff import EffectiveAreaTable2D
 from ..irf.axis import FloatArray
-from ..irf.psf import PSF_WIDTHS
 from ..maps import WcsGeom, nearest_pixel, positions, rotation, unit_vectors
 from ..progress import Progress, silent
 from .background import Matched
 from .reduction import NEEDS, Reduction
+from .responses import OffsetResponses
 
 log = logging.getLogger(__name__)
 
 Window = tuple[slice, slice]
 BoolArray = NDArray[np.bool_]
 
-# Step in ln E of the energies over which "exact" averages area and energy dispersion in a bin.
-SUB_STEP = 0.0155
-# Pixels and nodes that are computed between two looks at whether to stop.
-_PIXELS, _NODES = 65536, 1024
+# Pixels that are computed between two looks at whether to stop.
+_PIXELS = 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +49,8 @@ class Run:
     exposure_psf: FloatArray  # (T, v, u), where the run enters the PSF map
     exposure_edisp: FloatArray  # (T, v, u)
     bands: BoolArray  # (R, v, u), what of the energy dispersion is inside the mask
-    psf: FloatArray | None  # (T, v, u, W)
-    edisp: FloatArray | None  # (T, R, v, u)
+    node_offset: FloatArray  # (v, u)
+    responses: OffsetResponses
     gti: GTI
 
     @property
@@ -61,8 +59,8 @@ class Run:
         parts = {
             "exposure": self.aeff,
             "background": self.background,
-            "psf": self.psf,
-            "edisp": self.edisp,
+            "psf": self.responses.psf,
+            "edisp": self.responses.photons,
         }
         return [name for name, value in parts.items() if value is not None]
 
@@ -144,14 +142,17 @@ def reduce_run(
 
     livetime = observation.livetime
     nodes, at_nodes, seen_psf, bands = _nodes(reduction, window, pointing, mask, trusted, masked)
-    box = (nodes[0].stop - nodes[0].start, nodes[1].stop - nodes[1].start)
-    exposure = np.ones((axis_true.nbin, *box))
+    exposure = np.full((axis_true.nbin, *at_nodes.shape), livetime)
     if observation.has("aeff"):
-        area = observation.aeff.evaluate(axis_true.centers, at_nodes)
-        exposure = (area * livetime).reshape(exposure.shape)
-    psf = edisp = None
-    if has["psf"] or has["edisp"]:
-        psf, edisp = _responses(observation, reduction, at_nodes, has, box, progress, label)
+        area = observation.aeff.evaluate(axis_true.centers, at_nodes.ravel())
+        exposure *= area.reshape(exposure.shape)
+    progress(0.7, f"{label}: PSF and energy dispersion")
+    tables = {
+        kind: getattr(observation, kind)
+        for kind in ("aeff", "edisp", "psf")
+        if (has[kind] if kind in has else observation.has(kind))
+    }
+    responses = reduction.responses.get(tables, axis, axis_true, at_nodes.ravel(), reduction.exact)
     scaled = reduction.background is not None and reduction.background.scales_run
     norm = float(matched.norm) if scaled and not matched.problem else None
     return Run(
@@ -168,8 +169,8 @@ def reduce_run(
         exposure_psf=exposure * seen_psf,
         exposure_edisp=exposure * bands.any(axis=0),
         bands=bands,
-        psf=psf,
-        edisp=edisp,
+        node_offset=at_nodes,
+        responses=responses,
         gti=observation.gti,
     )
 
@@ -314,8 +315,8 @@ def _nodes(
     Returns
     -------
     nodes : (slice, slice)
-    offsets : ndarray, shape (P,)
-        Of the nodes, row by row, degrees.
+    offsets : ndarray, shape (v, u)
+        Of the nodes, degrees.
     seen : ndarray of bool, shape (v, u)
         Nodes at which the run enters the PSF map.
     bands : ndarray of bool, shape (R, v, u)
@@ -331,7 +332,7 @@ def _nodes(
         nodes = nodes or (slice(0, 0), slice(0, 0))
         if not masked:
             every = np.ones((n_bands, *offset[nodes].shape), dtype=bool)
-            return nodes, offset[nodes].ravel(), every[0], every
+            return nodes, offset[nodes], every[0], every
         # In the coordinates of the window: nodes can lie between two pixels, and then rounding
         # decides which one is looked up.
         own = geom.crop(*nodes)
@@ -341,7 +342,7 @@ def _nodes(
         px, py = px.reshape(own.shape), py.reshape(own.shape)
         bands = _at_nodes(mask, px, py, linear=True)
         seen = _at_nodes(np.any(mask, axis=0, keepdims=True), px, py, linear=False)[0]
-        return nodes, offset[nodes].ravel(), seen, bands
+        return nodes, offset[nodes], seen, bands
     # Some nodes further than the events reach, so that nothing is interpolated with nothing.
     margin = 1.5 * reduction.binsz_irf
     steps = [margin / scale for scale in reduction.geom.pixel_scales]
@@ -358,10 +359,10 @@ def _nodes(
     seen = near[nodes]
     if not masked:
         every = np.repeat(seen[None], n_bands, axis=0)
-        return nodes, offset[nodes].ravel(), seen, every
+        return nodes, offset[nodes], seen, every
     some = mask.any(axis=(1, 2)) & trusted
     bands = some[:, None, None] & seen
-    return nodes, offset[nodes].ravel(), seen & np.any(some), bands
+    return nodes, offset[nodes], seen & np.any(some), bands
 
 
 def _at_nodes(mask: BoolArray, x: FloatArray, y: FloatArray, linear: bool) -> BoolArray:
@@ -382,71 +383,6 @@ def _at_nodes(mask: BoolArray, x: FloatArray, y: FloatArray, linear: bool) -> Bo
     lower = values[:, j, i] * (1 - (x - i)) + values[:, j, next_i] * (x - i)
     upper = values[:, next_j, i] * (1 - (x - i)) + values[:, next_j, next_i] * (x - i)
     return np.asarray(lower * (1 - (y - j)) + upper * (y - j) != 0.0)
-
-
-def _responses(
-    observation: Observation,
-    reduction: Reduction,
-    offsets: FloatArray,
-    has: dict[str, bool],
-    box: tuple[int, int],
-    progress: Progress,
-    label: str,
-) -> tuple[FloatArray | None, FloatArray | None]:
-    """PSF (T, v, u, W) and energy dispersion (T, R, v, u) at the nodes."""
-    n_true, n_bands = reduction.energy_axis_true.nbin, reduction.energy_axis.nbin
-    psf = np.zeros((n_true, len(offsets), len(PSF_WIDTHS))) if has["psf"] else None
-    edisp = np.zeros((n_true, n_bands, len(offsets))) if has["edisp"] else None
-    for start in range(0, len(offsets), _NODES):
-        progress(0.6 + 0.35 * start / len(offsets), f"{label}: PSF and energy dispersion")
-        part = slice(start, start + _NODES)
-        energies, kernel = reduction.energy_axis_true.centers, None
-        if observation.has("edisp") and observation.has("aeff"):
-            energies, kernel = energy_response(observation, reduction, offsets[part])
-        elif edisp is not None:
-            kernel = observation.edisp.probabilities(energies, reduction.energy_axis, offsets[part])
-        if edisp is not None:
-            edisp[:, :, part] = kernel
-        if psf is not None:
-            psf[:, part] = observation.psf.mixture(energies, offsets[part])
-    return (
-        None if psf is None else psf.reshape(n_true, *box, -1),
-        None if edisp is None else edisp.reshape(n_true, n_bands, *box),
-    )
-
-
-def energy_response(
-    observation: Observation, reduction: Reduction, offsets: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Energies at which to take the PSF (T,), and energy-dispersion kernels (T, R, P).
-
-    Gammapy takes both at the centre of a true-energy bin. Near the threshold area and dispersion
-    rise so steeply within a bin that this costs 0.3 % of the counts; so "exact" averages the
-    product of area and dispersion over the bin for a power law of index 2, relative to the area at
-    the centre (by which the kernel will be multiplied), and takes the PSF at the mean energy of the
-    photons that are found.
-    """
-    axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
-    if not reduction.exact:
-        return axis_true.centers, observation.edisp.probabilities(axis_true.centers, axis, offsets)
-    edges = np.log(axis_true.bounds)
-    widest = float(np.diff(edges).max())
-    fraction = np.linspace(0.0, 1.0, max(4, math.ceil(widest / SUB_STEP)) + 1)
-    sub_edges = np.exp(edges[:-1, None] + np.diff(edges)[:, None] * fraction)
-    samples = np.sqrt(sub_edges[:, 1:] * sub_edges[:, :-1])
-    flux = 1.0 / sub_edges[:, :-1] - 1.0 / sub_edges[:, 1:]
-    flux /= flux.sum(axis=1, keepdims=True)
-
-    shape = (*samples.shape, len(offsets))
-    area = observation.aeff.evaluate(samples.ravel(), offsets).reshape(shape)
-    centre = observation.aeff.evaluate(axis_true.centers, offsets)
-    found = observation.edisp.probabilities(samples.ravel(), axis, offsets, few_offsets=True)
-    photons = found.reshape(*samples.shape, axis.nbin, -1) * (flux[..., None] * area)[:, :, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kernel = np.nan_to_num(photons.sum(axis=1) / centre[:, None], posinf=0.0)
-        weight = photons.sum(axis=(2, 3))
-        mean = np.exp((weight * np.log(samples)).sum(axis=1) / weight.sum(axis=1))
-    return np.where(np.isfinite(mean), mean, axis_true.centers), kernel
 
 
 def _bounding_box(inside: NDArray[np.bool_]) -> Window:

@@ -223,14 +223,17 @@ class Stack:
         nodes = (..., *_within(run.nodes, self.nodes))
         self.exposure_psf[nodes] += run.exposure_psf
         self.exposure_edisp[nodes] += run.exposure_edisp
+        psf, photons = run.responses.psf, run.responses.photons
+        to_nodes = run.responses.at.weights(run.node_offset.ravel())
         for energy in range(len(self.exposure_psf)):
             progress(0.5, f"Run {run.info.obs_id}: stacking")
-            if run.psf is not None:
-                weight = run.exposure_psf[energy, ..., None]
-                self.sums["psf"][energy][(*nodes[1:], slice(None))] += run.psf[energy] * weight
-            if run.edisp is not None:
-                weight = run.exposure_edisp[energy] * run.bands
-                self.sums["edisp"][energy][nodes] += run.edisp[energy] * weight
+            if psf is not None:
+                added = (to_nodes * run.exposure_psf[energy].reshape(-1, 1)) @ psf[energy]
+                stacked = self.sums["psf"][energy][nodes[1:]]
+                stacked += added.reshape(stacked.shape)
+            if photons is not None:
+                found = np.maximum(photons[energy] @ to_nodes.T, 0.0) * run.info.livetime
+                self.sums["edisp"][energy][nodes] += found.reshape(run.bands.shape) * run.bands
         self.runs.append(run.info)
         self.gtis.append(run.gti)
 
