@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import map_coordinates
@@ -97,7 +98,8 @@ class ExtendedSource(Source):
     def lay_out(self, p: np.ndarray) -> None:
         """Put the plane and the rectangle around the source."""
         lon, lat = float(p[self._lon]), float(p[self._lat])
-        share, mixture = self._mixture(p)
+        used, share, mixture = self._mixture(p)
+        self._use(used)
         widths = self._response.widths[self._used]
         psf = tail_reach(mixture, widths)
         values = p[self._shape]
@@ -177,8 +179,8 @@ class ExtendedSource(Source):
             self._smallest = 0.75 * self._fineness(values)
         return float(cells[max(held - 1, 0)])
 
-    def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Share of each true energy in the counts, and the PSF mixture; sets the widths used."""
+    def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The widths that matter, the share of each true energy, and the PSF mixture."""
         x, y, _ = self.position(p)
         flux = self._unit_flux(p)[0]
         local = self._response.at(x, y)
@@ -186,8 +188,8 @@ class ExtendedSource(Source):
         strength = strength * np.maximum(np.abs(local.exposure[0]), 1e-300)[:, None]
         share = strength.max(axis=1)
         share = share / max(float(share.sum()), 1e-300)
-        self._used = self.widths_used(x, y, share)
-        return share, (share @ local.weights[0])[self._used]
+        used = self.widths_used(x, y, share)
+        return used, share, (share @ local.weights[0])[used]
 
     def _box_around(self, lon: float, lat: float, reach: float) -> tuple[int, int, int, int]:
         """Pixels within a distance (deg) of a position; the whole map where that is hard to say."""
@@ -254,13 +256,12 @@ class ExtendedSource(Source):
         return np.asarray(plane.spectrum(image) * np.conj(along_y[:, None] * along_x) / cell)
 
     # --- prediction
-    def state(self, p: np.ndarray, slopes: bool) -> ExtendedState:  # type: ignore[override]
-        """The source at ``p``; its rectangle must hold it."""
+    def _new_state(self, p: np.ndarray, slopes: bool) -> ExtendedState:
         plane = self.plane
         x, y, jacobian = self.position(p)
         flux, flux_slopes = self._unit_flux(p)
-        local = self._response.at(x, y)
-        weights = local.weights[:, :, self._used]
+        local = self._nearby.at(x, y)
+        weights = local.weights
         u, v, on_plane = plane.place(float(p[self._lon]), float(p[self._lat]))
         along_x, along_y = plane.phase(u, v)
         base = (self._inside * along_y[:, None]) * along_x
@@ -285,7 +286,7 @@ class ExtendedSource(Source):
         return ExtendedState(
             self,
             plane,
-            float(p[self.linear]),
+            0.0,
             base,
             shape,
             values,
@@ -297,19 +298,18 @@ class ExtendedSource(Source):
             jacobian,
             on_plane,
             turn,
+            slopes,
         )
 
     def columns(self, state: ExtendedState) -> dict[int, np.ndarray]:  # type: ignore[override]
         """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx).
 
-        At a response that does not vary with position: for the Fisher information.
+        At a response that does not vary with position: for the Fisher information. ``state`` has
+        slopes.
         """
         amplitude = state.amplitude
         by_u, by_v = (amplitude * state.counts_of(s) for s in state.moved())
-        slopes: list[np.ndarray] = []
-        if self._template is None:
-            slopes = self.spatial.transform(state.values, self._wave, True)[1]
-        by_shape = [amplitude * state.counts_of(s * state.base) for s in slopes]
+        by_shape = [amplitude * state.counts_of(s * state.base) for s in state.shape_slopes]
         found = {self.linear: state.template()}
         for place, k in ((self._lon, 0), (self._lat, 1)):
             found[place] = by_u * state.on_plane[0, k] + by_v * state.on_plane[1, k]
@@ -366,8 +366,8 @@ class ExtendedSource(Source):
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the PSF at the source."""
-        mixture = self._mixture(p)[1]
-        total, widths = float(mixture.sum()), self._response.widths[self._used]
+        used, _, mixture = self._mixture(p)
+        total, widths = float(mixture.sum()), self._response.widths[used]
         variance = float(mixture @ widths**2) / total if total > 0 else 0.0
         return math.sqrt(variance) if variance > 0 else float(widths[0])
 
@@ -408,6 +408,7 @@ class ExtendedState:
     jacobian: np.ndarray
     on_plane: np.ndarray
     turn: float
+    has_slopes: bool
 
     @cached_property
     def transfer(self) -> np.ndarray:
@@ -493,9 +494,8 @@ class FlatSource(Source):
         """No width: what the PSF does to it cannot be seen."""
         return float(np.median(self._response.widths))
 
-    def state(self, p: np.ndarray, slopes: bool) -> FlatState:  # type: ignore[override]
-        flux, flux_slopes = self._unit_flux(p)
-        return FlatState(self, float(p[self.linear]), float(p[self._value]), flux, flux_slopes)
+    def _new_state(self, p: np.ndarray, slopes: bool) -> FlatState:
+        return FlatState(self, 0.0, float(p[self._value]), *self._unit_flux(p))
 
     def image(self, flux: np.ndarray) -> np.ndarray:
         """Counts (R, y, x) at brightness 1 of a flux (T,)."""

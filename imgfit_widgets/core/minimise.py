@@ -224,16 +224,25 @@ class Minimiser:
         return np.asarray((u - low < 1e-3) | (high - u < 1e-3))
 
     def _hessian(self, u: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """Second derivatives by central differences of the exact gradient; held ones are 0."""
+        """Second derivatives; those of what is held are 0.
+
+        Exact among amplitudes and norms, by central differences of the exact gradient elsewhere.
+        """
         n = len(u)
         hessian = np.zeros((n, n))
-        self.likelihood.recentre(self.origin + u * self.scale)
+        like, x = self.likelihood, self.origin + u * self.scale
+        like.recentre(x)
         self._last = (b"", 0.0, np.empty(0))
-        for i in np.flatnonzero(~held):
+        linear = self.solver.curvature(like.full(x))
+        solved = np.isin(like.free_places, linear.places)
+        for i in np.flatnonzero(~held & ~solved):
             step = np.zeros(n)
             step[i] = 0.02
             hessian[i] = (self._evaluate(u + step)[1] - self._evaluate(u - step)[1]) / 0.04
-        hessian[:, held] = 0.0
+        hessian[solved] = hessian[:, solved].T
+        unit = like.units[solved] * self.scale[solved]
+        hessian[np.ix_(solved, solved)] = linear.hessian * np.outer(unit, unit)
+        hessian[held] = hessian[:, held] = 0.0
         return 0.5 * (hessian + hessian.T)
 
     def _polish(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
