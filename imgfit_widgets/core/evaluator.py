@@ -39,6 +39,9 @@ from .stats import FLOOR, BandSums, PoissonTerm
 
 __all__ = ["DatasetLike", "Evaluator"]
 
+Extent = tuple[tuple[float, float], tuple[float, float], float]
+"""Ranges of longitude and latitude, and half a diagonal, in degrees."""
+
 _UNEQUAL = 4e-3
 """Relative change of the squared pixel size over sigma up to which a Gaussian takes the short way.
 """
@@ -82,6 +85,7 @@ class Evaluator:
         self.names = [(parameters[i].owner, parameters[i].name) for i in free]
         self.x0 = np.array([parameters[i].value for i in free])
         self.free_parameters = [parameters[i] for i in free]
+        self._extents: dict[str, Extent] = {}
         free_set = set(free)
         self.terms = [DatasetTerm(d, models, self._place, free_set) for d in datasets]
         for model in models.sky_models:
@@ -176,15 +180,19 @@ class Evaluator:
         component = self.models[model]
         return isinstance(component, SkyModel) and parameter in component.spatial_model.even_names
 
-    def extent(self, model: str) -> tuple[tuple[float, float], tuple[float, float], float]:
+    def extent(self, model: str) -> Extent:
         """The longitudes, latitudes and half the diagonal of the maps that a source may be on.
 
         Degrees in the source's frame; longitudes are near that of the source in its models.
         """
+        if model in self._extents:
+            return self._extents[model]
         lon_0 = float(self._base[self.place(model, "lon_0")])
         parts = [s.extent(lon_0) for s in self._sources(model)]
         lows, highs = np.min(parts, axis=0), np.max(parts, axis=0)
-        return (lows[0], highs[1]), (lows[2], highs[3]), highs[4]
+        found = (lows[0], highs[1]), (lows[2], highs[3]), highs[4]
+        self._extents[model] = found
+        return found
 
     def _sources(self, model: str) -> list[Source]:
         return [s for term in self.terms for s in term.sources if s.model.name == model]
@@ -466,32 +474,34 @@ class DatasetTerm:
         norm: dict[int, np.ndarray] = {}
         if self.norm is not None:
             norm = self.norm.columns(p)
-            rows = [free[place] for place in norm]
+            rows = np.array([free[place] for place in norm], dtype=int)
             slopes = np.array(list(norm.values())).reshape(len(rows), -1)
             content = self.outside.background / np.maximum(factor, FLOOR)
-            matrix[np.ix_(rows, rows)] += 2.0 * (slopes * content) @ slopes.T
+            matrix[rows[:, None], rows] += 2.0 * (slopes * content) @ slopes.T
         for region in regions:
             states = self._states(region, p, True)
             mu = region.predicted(factor, states)
             images = {k: region.background * v[:, None, None] for k, v in norm.items()}
             for state, cut in zip(states, region.slices, strict=True):
                 for place, column in state.source.columns(state).items():
-                    if place in free:
+                    if place in free and column.shape == mu.shape and place not in images:
+                        images[place] = column
+                    elif place in free:
                         image = images.setdefault(place, np.zeros_like(mu))
                         image[cut] += column
-            rows = [free[place] for place in images]
-            weight = 2.0 / np.maximum(mu, np.maximum(region.poisson.floor, 1e-12))
+            rows = np.array([free[place] for place in images], dtype=int)
+            weight = 2.0 / np.maximum(mu, region.poisson.floor)
             if region.poisson.weight is not None:
                 weight *= region.poisson.weight
             stack = np.array([image.ravel() for image in images.values()]).reshape(len(rows), -1)
-            matrix[np.ix_(rows, rows)] += (stack * weight.ravel()) @ stack.T
+            matrix[rows[:, None], rows] += (stack * weight.ravel()) @ stack.T
 
 
 def _no_less_than_0(values: np.ndarray) -> np.ndarray:
     """The values with 0 where they are negative or not finite."""
-    if values.min(initial=0.0) >= 0.0 and np.isfinite(values.sum()):
-        return values
-    return np.maximum(np.nan_to_num(values), 0.0)
+    if not (values.min(initial=0.0) >= 0.0 and np.isfinite(values.sum())):
+        values = np.maximum(np.nan_to_num(values), 0.0)
+    return values
 
 
 def _sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:

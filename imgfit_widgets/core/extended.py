@@ -44,6 +44,8 @@ _MAX_CELL_DEG = 0.1
 _MAX_CELLS = 1024
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
+_STRAIGHT = 5e-3
+"""To what part of the PSF's width pixels must be where straight rows and columns have them."""
 _RADIAL = 3000
 """Nodes of the PSF's transform along the wave number."""
 
@@ -118,7 +120,13 @@ class ExtendedSource(Source):
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
         cell = max(self._cell_size(mixture, values), 2.0 * half / _MAX_CELLS)
         self._plane = plane = SkyPlane(
-            self.geom, self.model.frame, (lon, lat), cell, (half, half), self.box
+            self.geom,
+            self.model.frame,
+            (lon, lat),
+            cell,
+            (half, half),
+            self.box,
+            (own, _STRAIGHT * _mean_width(mixture, widths)),
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()
@@ -367,9 +375,7 @@ class ExtendedSource(Source):
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the PSF at the source."""
         used, _, mixture = self._mixture(p)
-        total, widths = float(mixture.sum()), self._response.widths[used]
-        variance = float(mixture @ widths**2) / total if total > 0 else 0.0
-        return math.sqrt(variance) if variance > 0 else float(widths[0])
+        return _mean_width(mixture, self._response.widths[used])
 
     # --- the PSF along the wave number
     def transfer(self, unit: np.ndarray) -> np.ndarray:
@@ -537,14 +543,26 @@ class FlatState:
     value: float
     flux: np.ndarray
     flux_slopes: np.ndarray
+    has_slopes: ClassVar[bool] = True
+
+    @cached_property
+    def _template(self) -> np.ndarray:
+        return self.source.image(self.flux) * self.value
 
     def template(self) -> np.ndarray:
         """Counts at amplitude 1, shape (R, ny, nx)."""
-        return self.source.image(self.flux) * self.value
+        return self._template
 
     def counts(self) -> np.ndarray:
         """Counts."""
-        return self.template() * self.amplitude
+        return self._template * self.amplitude
+
+
+def _mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:
+    """Root mean square of the widths (deg) of a mixture."""
+    total = float(mixture.sum())
+    variance = float(mixture @ widths**2) / total if total > 0 else 0.0
+    return math.sqrt(variance) if variance > 0 else float(widths[0])
 
 
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

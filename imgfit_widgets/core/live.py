@@ -236,13 +236,12 @@ class LinearSolver:
 
 def _solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Solve a symmetric system whose unknowns differ by many orders; those without weight stay."""
-    diagonal = np.diag(matrix)
     solution = np.zeros(len(vector))
-    known = np.flatnonzero(diagonal > 0)
+    known = np.flatnonzero(matrix.diagonal() > 0)
     if len(known):
-        scale = np.sqrt(diagonal[known])
-        scaled = matrix[np.ix_(known, known)] / np.outer(scale, scale)
-        scaled = scaled + 1e-12 * np.eye(len(known))
+        scale = np.sqrt(matrix.diagonal()[known])
+        scaled = matrix[known[:, None], known] / (scale[:, None] * scale)
+        scaled[np.arange(len(known)), np.arange(len(known))] += 1e-12
         solution[known] = np.linalg.solve(scaled, vector[known] / scale) / scale
     return solution
 

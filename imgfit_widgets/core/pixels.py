@@ -46,7 +46,7 @@ class PixelIntegrals:
         u is the distance from the centre in widths; degree 0 is `value`.
         """
         if order == 1:
-            return self.value[:, None]
+            return np.asarray(self.value[:, None])
         found = np.empty((len(self.sigma), order, self.value.shape[1]))
         found[:, 0] = self.value
         # The primitive of He_n times the density is minus He_(n-1) times the density.

@@ -94,6 +94,15 @@ class PixelPosition:
         self._plane = scale
         self._pixel = np.linalg.inv(scale)
         self._zero = np.asarray(geom.wcs.wcs.crpix, dtype=float) - 1.0
+        (a, b), (c, d) = self._pixel
+        # From components uu, uv, vv in the projection plane to xx, xy, yy in pixels.
+        self._to_pixel = np.array(
+            [
+                [a * a, a * c, c * c],
+                [2 * a * b, a * d + b * c, 2 * c * d],
+                [b * b, b * d, d * d],
+            ]
+        )
         nx, ny = geom.npix
         grids = np.meshgrid(np.linspace(0, nx - 1, 5), np.linspace(0, ny - 1, 5))
         x, y = (v.ravel() for v in grids)
@@ -193,16 +202,8 @@ class PixelPosition:
                 ]
             )
             m[1:] *= _DEG
-        (a, b), (c, d) = self._pixel
-        to_pixel = np.array(
-            [
-                [a * a, a * c, c * c],
-                [2 * a * b, a * d + b * c, 2 * c * d],
-                [b * b, b * d, d * d],
-            ]
-        )
-        m = m @ to_pixel
-        m[1:] = s.T @ m[1:]
+        m = m @ self._to_pixel
+        m[1:] = self._plane.T @ m[1:]
         return np.asarray(m)
 
     def _at_by_wcs(self, lon: float, lat: float) -> tuple[float, float, np.ndarray]:
@@ -287,7 +288,7 @@ class SmoothGrid:
         nodes = np.array(patch, dtype=float).reshape(-1, 16)
         if not np.isfinite(nodes.sum()):
             nodes = np.where(np.isfinite(nodes), nodes, 0.0)
-        valid = nodes.any(axis=0)
+        valid = np.asarray(nodes.any(axis=0))
         self._valid = None if valid.all() else valid
         nodes = nodes.reshape(*patch.shape[:-2], 16)
         if self._kept is not None:

@@ -57,7 +57,7 @@ class Source:
         self.linear = place[(model.name, self._spectral.linear)]
         self._linear_at = self._spectrum.index(self.linear)
         self._not_linear = np.array([i for i in own if i != self.linear])
-        self._key = b""
+        self._key: bytes | None = None
         self._state: Any = None
         self._shape_free = any(i in free for i in self._spectrum if i != self.linear)
         # Emission that fills the map has no position.
@@ -76,7 +76,7 @@ class Source:
         self.box = (0, 0, 0, 0)
         self._used = np.arange(len(response.widths))
         self._nearby = response.around()
-        self._edges = np.empty(0), np.empty(0)
+        self._edges: tuple[np.ndarray, np.ndarray] = np.empty(0), np.empty(0)
         self._widths, self._fewer = response.widths, np.eye(len(response.widths))
         self._centre = (np.nan, np.nan)
         self._margin = 0.0
@@ -118,13 +118,8 @@ class Source:
         lon, lat = self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.model.frame)
         lon = (lon - lon_0 + 180.0) % 360.0 - 180.0 + lon_0
         half = 0.5 * math.hypot(*self.geom.width)
-        return (
-            float(np.nanmin(lon)),
-            float(np.nanmax(lon)),
-            float(np.nanmin(lat)),
-            float(np.nanmax(lat)),
-            half,
-        )
+        low, high = np.nanmin([lon, lat], axis=(1, 2)), np.nanmax([lon, lat], axis=(1, 2))
+        return float(low[0]), float(high[0]), float(low[1]), float(high[1]), half
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the source in the map: the mixture's, with its own size."""
@@ -200,7 +195,7 @@ class Source:
 
     def _use(self, widths: np.ndarray) -> None:
         """Take over the widths of a new layout."""
-        self._key = b""
+        self._key = None
         if not np.array_equal(widths, self._used):
             self._used, self._nearby = widths, self._response.around(widths)
 
@@ -372,7 +367,7 @@ class SourceState:
     @cached_property
     def unit(self) -> np.ndarray:
         """Counts at amplitude 1, shape (R, W, N, N)."""
-        return self._contract(self._received(slice(1)))[0]
+        return np.asarray(self._contract(self._received(slice(1)))[0])
 
     @cached_property
     def unit_slopes(self) -> np.ndarray:
@@ -545,7 +540,7 @@ def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:
     total = abs(float(mixture.sum()))
     if not total > 0:
         return float(5.0 * widths.min())
-    distance = np.linspace(0.0, 5.0 * float(widths.max()), 400)
+    distance = np.linspace(0.0, 5.0 * float(widths.max()), 80)
     tail = np.abs(erfc(distance[:, None] / (math.sqrt(2.0) * widths)) @ mixture) / total
     beyond = np.flatnonzero(tail > _TAIL)
     return float(distance[min(beyond[-1] + 1, len(distance) - 1)]) if len(beyond) else 0.0

@@ -114,20 +114,18 @@ class BandSums:
     @classmethod
     def of(cls, n: np.ndarray, background: np.ndarray, mask: np.ndarray | None) -> BandSums:
         """Sums over pixels (R, y, x), those of the mask if there is one."""
-        rows = []
+        sums = np.zeros((4, len(n)))
         for band in range(len(n)):
             use = ... if mask is None else mask[band]
             counts, expected = n[band][use].ravel(), background[band][use].ravel()
+            sums[0, band] = expected.sum()
             filled = expected > BARE / FLOOR
-            fixed = 0.0
-            total = float(expected.sum())
             if not filled.all():
                 # What `PoissonTerm` gives for a prediction of 0.
-                fixed = 2.0 * (1.0 - math.log(BARE)) * float(counts[~filled].sum())
+                sums[3, band] = 2.0 * (1.0 - math.log(BARE)) * counts[~filled].sum()
                 counts, expected = counts[filled], expected[filled]
-            rows.append((total, float(counts.sum()), float(counts @ np.log(expected)), fixed))
-        columns = np.array(rows).reshape(-1, 4).T
-        return cls(*columns, bare=bool(columns[3].any()))
+            sums[1:3, band] = counts.sum(), counts @ np.log(expected)
+        return cls(sums[0], sums[1], sums[2], sums[3], bool(sums[3].any()))
 
     def minus(self, other: BandSums) -> BandSums:
         return BandSums(
@@ -142,13 +140,14 @@ class BandSums:
 
         Bends below `FLOOR` as `PoissonTerm` does.
         """
-        held, bent, positive = factor, 0.0, factor
+        held = positive = factor
+        log = np.log(np.maximum(factor, FLOOR))
         if factor.min() < FLOOR:
             held = np.maximum(factor, FLOOR)
             bent = np.minimum(factor / FLOOR - 1.0, 0.0)
             positive = held * np.exp(np.maximum(bent, -700.0))
+            log = log + bent
         expected = positive * self.background
-        log = np.log(held) + bent
         stat = 2.0 * (expected.sum() - self.counts @ log) + self._constant
         return float(stat), 2.0 * (expected - self.counts) / held
 
