@@ -323,7 +323,7 @@ def test_smooth_grid_is_exact_for_quadratics_and_skips_empty_nodes() -> None:
     y, x = np.mgrid[:12, :15].astype(float)
     data = np.stack([1 + 0.3 * x - 0.2 * y + 0.05 * x * x - 0.02 * x * y, np.full(x.shape, 2.0)])
     grid = SmoothGrid(data)
-    value = grid.at(6.3, 4.8, np.eye(2))
+    value = grid.at(6.3, 4.8, np.eye(3))
     u, v = 6.3, 4.8
     np.testing.assert_allclose(value[:, 1], [2.0, 0.0, 0.0], atol=1e-12)
     np.testing.assert_allclose(value[0, 0], 1 + 0.3 * u - 0.2 * v + 0.05 * u * u - 0.02 * u * v)
@@ -331,8 +331,8 @@ def test_smooth_grid_is_exact_for_quadratics_and_skips_empty_nodes() -> None:
     np.testing.assert_allclose(value[2, 0], -0.2 - 0.02 * u)
     data[:, 5, 7] = 0.0
     holed = SmoothGrid(data)
-    np.testing.assert_allclose(holed.at(6.3, 4.8, np.eye(2))[0, 1], 2.0)
-    assert not SmoothGrid(np.zeros((2, 12, 15))).at(6.3, 4.8, np.eye(2)).any()
+    np.testing.assert_allclose(holed.at(6.3, 4.8, np.eye(3))[0, 1], 2.0)
+    assert not SmoothGrid(np.zeros((2, 12, 15))).at(6.3, 4.8, np.eye(3)).any()
 
 
 @pytest.mark.parametrize("proj", ["CAR", "TAN", "SIN"])

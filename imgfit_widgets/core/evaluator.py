@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +35,12 @@ from .models import (
 )
 from .response import DatasetLike, PixelPosition, Response
 from .source import Source
-from .stats import BARE, FLOOR, BandSums, PoissonTerm
+from .stats import FLOOR, BandSums, PoissonTerm
 
 __all__ = ["DatasetLike", "Evaluator"]
+
+Extent = tuple[tuple[float, float], tuple[float, float], float]
+"""Ranges of longitude and latitude, and half a diagonal, in degrees."""
 
 _UNEQUAL = 4e-3
 """Relative change of the squared pixel size over sigma up to which a Gaussian takes the short way.
@@ -81,6 +85,7 @@ class Evaluator:
         self.names = [(parameters[i].owner, parameters[i].name) for i in free]
         self.x0 = np.array([parameters[i].value for i in free])
         self.free_parameters = [parameters[i] for i in free]
+        self._extents: dict[str, Extent] = {}
         free_set = set(free)
         self.terms = [DatasetTerm(d, models, self._place, free_set) for d in datasets]
         for model in models.sky_models:
@@ -175,15 +180,19 @@ class Evaluator:
         component = self.models[model]
         return isinstance(component, SkyModel) and parameter in component.spatial_model.even_names
 
-    def extent(self, model: str) -> tuple[tuple[float, float], tuple[float, float], float]:
+    def extent(self, model: str) -> Extent:
         """The longitudes, latitudes and half the diagonal of the maps that a source may be on.
 
         Degrees in the source's frame; longitudes are near that of the source in its models.
         """
+        if model in self._extents:
+            return self._extents[model]
         lon_0 = float(self._base[self.place(model, "lon_0")])
         parts = [s.extent(lon_0) for s in self._sources(model)]
         lows, highs = np.min(parts, axis=0), np.max(parts, axis=0)
-        return (lows[0], highs[1]), (lows[2], highs[3]), highs[4]
+        found = (lows[0], highs[1]), (lows[2], highs[3]), highs[4]
+        self._extents[model] = found
+        return found
 
     def _sources(self, model: str) -> list[Source]:
         return [s for term in self.terms for s in term.sources if s.model.name == model]
@@ -267,7 +276,7 @@ def make_source(
 def _same_pixels(model: SkyModel, dataset: DatasetLike) -> bool:
     """Whether pixels have nearly the same shape on the sky all over a source."""
     shape, geom = model.spatial_model, dataset.geom
-    pixel = PixelPosition(geom, model.frame)
+    pixel = PixelPosition.of(geom, model.frame)
     x, y, _ = pixel.at(*shape.position_lonlat)
     ny, nx = geom.shape
     metric = pixel.metric(float(np.clip(x, 0, nx - 1)), float(np.clip(y, 0, ny - 1)))
@@ -289,30 +298,40 @@ def _check_spectrum(model: SkyModel) -> None:
 
 
 class _Norm:
-    """The background factor of each band and its derivatives."""
+    """The background factor of each band and its derivatives by what is free."""
 
     def __init__(
-        self, model: FoVBackgroundModel, place: dict[tuple[str, str], int], energy: np.ndarray
+        self,
+        model: FoVBackgroundModel,
+        place: dict[tuple[str, str], int],
+        free: set[int],
+        energy: np.ndarray,
     ) -> None:
-        self.model = model.name
+        self.model, self._free = model.name, free
         self.tilt, self.norm, self.reference = (
             place[(model.name, name)] for name in ("tilt", "norm", "reference")
         )
         self._log_energy = np.log(energy)
+        self._ones = np.ones(len(energy))
 
     def shape(self, p: np.ndarray) -> np.ndarray:
         """Factor of each band at norm 1."""
+        if p[self.tilt] == 0.0:
+            return self._ones
         return np.asarray(np.exp(-p[self.tilt] * self._distance(p)))
 
     def columns(self, p: np.ndarray) -> dict[int, np.ndarray]:
-        """Derivatives of each band's factor by each parameter."""
+        """Derivatives of each band's factor by each free parameter."""
+        found = {}
         shape = self.shape(p)
         factor = p[self.norm] * shape
-        return {
-            self.norm: shape,
-            self.tilt: -factor * self._distance(p),
-            self.reference: factor * (p[self.tilt] / p[self.reference]),
-        }
+        if self.norm in self._free:
+            found[self.norm] = shape
+        if self.tilt in self._free:
+            found[self.tilt] = -factor * self._distance(p)
+        if self.reference in self._free:
+            found[self.reference] = factor * (p[self.tilt] / p[self.reference])
+        return found
 
     def add_gradient(self, p: np.ndarray, slope: np.ndarray, gradient: np.ndarray) -> None:
         """``slope``: derivative of the statistic by each band's factor."""
@@ -337,7 +356,14 @@ class Region:
         for member in members:
             a, b, c, d = term.sources[member].box
             self.slices.append((slice(None), slice(a - y0, b - y0), slice(c - x0, d - x0)))
-        self.sums = BandSums.of(self.poisson.n, self.background, self.poisson.weight)
+        self.sums = BandSums.of(self.poisson.n, self.background, mask)
+
+    def predicted(self, factor: np.ndarray, states: list[Any]) -> np.ndarray:
+        """Counts of the scaled background and of its sources."""
+        mu = self.background * factor[:, None, None]
+        for state, cut in zip(states, self.slices, strict=True):
+            mu[cut] += state.counts()
+        return np.asarray(mu)
 
 
 class DatasetTerm:
@@ -355,32 +381,28 @@ class DatasetTerm:
         self.shape = (len(edges) - 1, *dataset.geom.shape)
         if dataset.counts is None:
             raise DataError(f"dataset {dataset.name!r}: has no counts to compare a model with")
-        self.mask = None if dataset.mask is None else np.asarray(dataset.mask, dtype=bool)
-        if self.mask is not None and not self.mask.any():
+        mask = None if dataset.mask is None else np.asarray(dataset.mask, dtype=bool)
+        if mask is not None and not mask.any():
             raise DataError(
                 f"dataset {dataset.name!r}: the mask leaves no bin to fit; widen the fit range or "
                 "the safe mask"
             )
-        counts = np.asarray(dataset.counts.data, dtype=float)
-        self.counts = counts if self.mask is None else np.where(self.mask, counts, 0.0)
+        self.mask = None if mask is None or mask.all() else mask
+        self.counts = np.asarray(dataset.counts.data, dtype=float)
         self.background = np.zeros(self.shape)
         if dataset.background is not None:
-            self.background = np.maximum(
-                np.nan_to_num(np.asarray(dataset.background.data, dtype=float)), 0.0
-            )
+            self.background = _no_less_than_0(np.asarray(dataset.background.data, dtype=float))
         background_model = models.background_model(dataset.name)
         self.norm: _Norm | None = None
         if background_model is not None:
-            self.norm = _Norm(background_model, place, np.sqrt(edges[:-1] * edges[1:]))
+            self.norm = _Norm(background_model, place, free, np.sqrt(edges[:-1] * edges[1:]))
         wanted = [m for m in models.sky_models if m.applies_to(dataset.name)]
         response = Response(dataset) if wanted else None
         self.sources = [make_source(m, dataset, response, place, free) for m in wanted if response]
-        bare = (self.background <= BARE / FLOOR) & (self.counts > 0)
+        self.totals = BandSums.of(self.counts, self.background, self.mask)
         for source in self.sources:
-            source.whole_map = bool(bare.any())
+            source.whole_map = self.totals.bare
         self._ones = np.ones(self.shape[0])
-        weight = None if self.mask is None else self.mask
-        self.totals = BandSums.of(self.counts, self.background, weight)
         self.outside = self.totals
         self.regions: list[Region] | None = None
 
@@ -428,20 +450,22 @@ class DatasetTerm:
         factor = self.factor(p)
         stat, by_factor = self.outside.stat_and_slope(factor)
         for region in regions:
-            states = [self.sources[m].state(p, gradient is not None) for m in region.members]
-            mu = region.background * factor[:, None, None]
-            for state, cut in zip(states, region.slices, strict=True):
-                mu[cut] += state.counts()
+            states = self._states(region, p, gradient is not None)
+            mu = region.predicted(factor, states)
+            if gradient is None:
+                stat += region.poisson.sum(mu)
+                continue
             part, slope = region.poisson.sum_and_slope(mu)
             stat += part
-            if gradient is None:
-                continue
-            by_factor = by_factor + np.einsum("ryx,ryx->r", slope, region.background)
+            by_factor = by_factor + _sum_of_product(slope, region.background)
             for state, cut in zip(states, region.slices, strict=True):
                 state.source.add_gradient(state, slope[cut], gradient)
         if gradient is not None and self.norm is not None:
             self.norm.add_gradient(p, by_factor, gradient)
         return stat
+
+    def _states(self, region: Region, p: np.ndarray, slopes: bool) -> list[Any]:
+        return [self.sources[m].state(p, slopes) for m in region.members]
 
     def add_information(self, p: np.ndarray, free: dict[int, int], matrix: np.ndarray) -> None:
         """Add this dataset's Fisher information to ``matrix``, whose rows ``free`` gives."""
@@ -449,28 +473,40 @@ class DatasetTerm:
         factor = self.factor(p)
         norm: dict[int, np.ndarray] = {}
         if self.norm is not None:
-            norm = {k: v for k, v in self.norm.columns(p).items() if k in free}
-            rows = [free[place] for place in norm]
+            norm = self.norm.columns(p)
+            rows = np.array([free[place] for place in norm], dtype=int)
             slopes = np.array(list(norm.values())).reshape(len(rows), -1)
             content = self.outside.background / np.maximum(factor, FLOOR)
-            matrix[np.ix_(rows, rows)] += 2.0 * (slopes * content) @ slopes.T
+            matrix[rows[:, None], rows] += 2.0 * (slopes * content) @ slopes.T
         for region in regions:
-            mu = region.background * factor[:, None, None]
+            states = self._states(region, p, True)
+            mu = region.predicted(factor, states)
             images = {k: region.background * v[:, None, None] for k, v in norm.items()}
-            for member, cut in zip(region.members, region.slices, strict=True):
-                source = self.sources[member]
-                state = source.state(p, slopes=False)
-                mu[cut] += state.counts()
-                for place, column in source.columns(state).items():
-                    if place in free:
+            for state, cut in zip(states, region.slices, strict=True):
+                for place, column in state.source.columns(state).items():
+                    if place in free and column.shape == mu.shape and place not in images:
+                        images[place] = column
+                    elif place in free:
                         image = images.setdefault(place, np.zeros_like(mu))
                         image[cut] += column
-            rows = [free[place] for place in images]
-            weight = 2.0 / np.maximum(mu, np.maximum(region.poisson.floor, 1e-12))
+            rows = np.array([free[place] for place in images], dtype=int)
+            weight = 2.0 / np.maximum(mu, region.poisson.floor)
             if region.poisson.weight is not None:
                 weight *= region.poisson.weight
             stack = np.array([image.ravel() for image in images.values()]).reshape(len(rows), -1)
-            matrix[np.ix_(rows, rows)] += (stack * weight.ravel()) @ stack.T
+            matrix[rows[:, None], rows] += (stack * weight.ravel()) @ stack.T
+
+
+def _no_less_than_0(values: np.ndarray) -> np.ndarray:
+    """The values with 0 where they are negative or not finite."""
+    if not (values.min(initial=0.0) >= 0.0 and np.isfinite(values.sum())):
+        values = np.maximum(np.nan_to_num(values), 0.0)
+    return values
+
+
+def _sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """For each band, shape (R,)."""
+    return np.asarray(np.vecdot(one.reshape(len(one), -1), other.reshape(len(other), -1)))
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

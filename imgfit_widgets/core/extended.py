@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import map_coordinates
@@ -43,6 +44,8 @@ _MAX_CELL_DEG = 0.1
 _MAX_CELLS = 1024
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
+_STRAIGHT = 5e-3
+"""To what part of the PSF's width pixels must be where straight rows and columns have them."""
 _RADIAL = 3000
 """Nodes of the PSF's transform along the wave number."""
 
@@ -97,7 +100,8 @@ class ExtendedSource(Source):
     def lay_out(self, p: np.ndarray) -> None:
         """Put the plane and the rectangle around the source."""
         lon, lat = float(p[self._lon]), float(p[self._lat])
-        share, mixture = self._mixture(p)
+        used, share, mixture = self._mixture(p)
+        self._use(used)
         widths = self._response.widths[self._used]
         psf = tail_reach(mixture, widths)
         values = p[self._shape]
@@ -116,7 +120,13 @@ class ExtendedSource(Source):
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
         cell = max(self._cell_size(mixture, values), 2.0 * half / _MAX_CELLS)
         self._plane = plane = SkyPlane(
-            self.geom, self.model.frame, (lon, lat), cell, (half, half), self.box
+            self.geom,
+            self.model.frame,
+            (lon, lat),
+            cell,
+            (half, half),
+            self.box,
+            (own, _STRAIGHT * _mean_width(mixture, widths)),
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()
@@ -177,8 +187,8 @@ class ExtendedSource(Source):
             self._smallest = 0.75 * self._fineness(values)
         return float(cells[max(held - 1, 0)])
 
-    def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Share of each true energy in the counts, and the PSF mixture; sets the widths used."""
+    def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The widths that matter, the share of each true energy, and the PSF mixture."""
         x, y, _ = self.position(p)
         flux = self._unit_flux(p)[0]
         local = self._response.at(x, y)
@@ -186,8 +196,8 @@ class ExtendedSource(Source):
         strength = strength * np.maximum(np.abs(local.exposure[0]), 1e-300)[:, None]
         share = strength.max(axis=1)
         share = share / max(float(share.sum()), 1e-300)
-        self._used = self.widths_used(x, y, share)
-        return share, (share @ local.weights[0])[self._used]
+        used = self.widths_used(x, y, share)
+        return used, share, (share @ local.weights[0])[used]
 
     def _box_around(self, lon: float, lat: float, reach: float) -> tuple[int, int, int, int]:
         """Pixels within a distance (deg) of a position; the whole map where that is hard to say."""
@@ -254,13 +264,12 @@ class ExtendedSource(Source):
         return np.asarray(plane.spectrum(image) * np.conj(along_y[:, None] * along_x) / cell)
 
     # --- prediction
-    def state(self, p: np.ndarray, slopes: bool) -> ExtendedState:  # type: ignore[override]
-        """The source at ``p``; its rectangle must hold it."""
+    def _new_state(self, p: np.ndarray, slopes: bool) -> ExtendedState:
         plane = self.plane
         x, y, jacobian = self.position(p)
         flux, flux_slopes = self._unit_flux(p)
-        local = self._response.at(x, y)
-        weights = local.weights[:, :, self._used]
+        local = self._nearby.at(x, y)
+        weights = local.weights
         u, v, on_plane = plane.place(float(p[self._lon]), float(p[self._lat]))
         along_x, along_y = plane.phase(u, v)
         base = (self._inside * along_y[:, None]) * along_x
@@ -285,7 +294,7 @@ class ExtendedSource(Source):
         return ExtendedState(
             self,
             plane,
-            float(p[self.linear]),
+            0.0,
             base,
             shape,
             values,
@@ -297,19 +306,18 @@ class ExtendedSource(Source):
             jacobian,
             on_plane,
             turn,
+            slopes,
         )
 
     def columns(self, state: ExtendedState) -> dict[int, np.ndarray]:  # type: ignore[override]
         """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx).
 
-        At a response that does not vary with position: for the Fisher information.
+        At a response that does not vary with position: for the Fisher information. ``state`` has
+        slopes.
         """
         amplitude = state.amplitude
         by_u, by_v = (amplitude * state.counts_of(s) for s in state.moved())
-        slopes: list[np.ndarray] = []
-        if self._template is None:
-            slopes = self.spatial.transform(state.values, self._wave, True)[1]
-        by_shape = [amplitude * state.counts_of(s * state.base) for s in slopes]
+        by_shape = [amplitude * state.counts_of(s * state.base) for s in state.shape_slopes]
         found = {self.linear: state.template()}
         for place, k in ((self._lon, 0), (self._lat, 1)):
             found[place] = by_u * state.on_plane[0, k] + by_v * state.on_plane[1, k]
@@ -366,10 +374,8 @@ class ExtendedSource(Source):
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the PSF at the source."""
-        mixture = self._mixture(p)[1]
-        total, widths = float(mixture.sum()), self._response.widths[self._used]
-        variance = float(mixture @ widths**2) / total if total > 0 else 0.0
-        return math.sqrt(variance) if variance > 0 else float(widths[0])
+        used, _, mixture = self._mixture(p)
+        return _mean_width(mixture, self._response.widths[used])
 
     # --- the PSF along the wave number
     def transfer(self, unit: np.ndarray) -> np.ndarray:
@@ -408,6 +414,7 @@ class ExtendedState:
     jacobian: np.ndarray
     on_plane: np.ndarray
     turn: float
+    has_slopes: bool
 
     @cached_property
     def transfer(self) -> np.ndarray:
@@ -493,9 +500,8 @@ class FlatSource(Source):
         """No width: what the PSF does to it cannot be seen."""
         return float(np.median(self._response.widths))
 
-    def state(self, p: np.ndarray, slopes: bool) -> FlatState:  # type: ignore[override]
-        flux, flux_slopes = self._unit_flux(p)
-        return FlatState(self, float(p[self.linear]), float(p[self._value]), flux, flux_slopes)
+    def _new_state(self, p: np.ndarray, slopes: bool) -> FlatState:
+        return FlatState(self, 0.0, float(p[self._value]), *self._unit_flux(p))
 
     def image(self, flux: np.ndarray) -> np.ndarray:
         """Counts (R, y, x) at brightness 1 of a flux (T,)."""
@@ -537,14 +543,26 @@ class FlatState:
     value: float
     flux: np.ndarray
     flux_slopes: np.ndarray
+    has_slopes: ClassVar[bool] = True
+
+    @cached_property
+    def _template(self) -> np.ndarray:
+        return self.source.image(self.flux) * self.value
 
     def template(self) -> np.ndarray:
         """Counts at amplitude 1, shape (R, ny, nx)."""
-        return self.source.image(self.flux) * self.value
+        return self._template
 
     def counts(self) -> np.ndarray:
         """Counts."""
-        return self.template() * self.amplitude
+        return self._template * self.amplitude
+
+
+def _mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:
+    """Root mean square of the widths (deg) of a mixture."""
+    total = float(mixture.sum())
+    variance = float(mixture @ widths**2) / total if total > 0 else 0.0
+    return math.sqrt(variance) if variance > 0 else float(widths[0])
 
 
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

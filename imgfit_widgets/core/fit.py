@@ -91,14 +91,14 @@ class Fit:
         group = [datasets] if hasattr(datasets, "counts") else list(datasets)
         if not group:
             raise FitError("fit: there is no dataset")
-        if not any(np.any(d.counts.data[... if d.mask is None else d.mask]) for d in group):
-            raise FitError("fit: no counts in the bins to fit; widen the fit range or the mask")
         for dataset in group:
-            if np.any(dataset.counts.data < 0):
+            if np.min(dataset.counts.data, initial=0.0) < 0:
                 raise FitError(f"fit: the counts of dataset {dataset.name} are negative somewhere")
         if models is None or not len(models):
             raise FitError("fit: there is no model; add a source or a background model first")
         likelihood = Likelihood(group, models)
+        if not any(term.totals.counts.any() or term.totals.bare for term in likelihood.terms):
+            raise FitError("fit: no counts in the bins to fit; widen the fit range or the mask")
         if not likelihood.names:
             raise FitError("fit: every parameter is frozen; free at least one")
         minimiser = Minimiser(likelihood, self.max_calls, progress, on_step)
@@ -225,8 +225,7 @@ def _result(
 ) -> FitResult:
     like = minimiser.likelihood
     x = minimiser.origin + u * minimiser.scale
-    gradient = minimiser.slope(u)
-    stat = float(like.stat(x))
+    stat, gradient = minimiser.stat_and_slope(u)
     reason, covariance, edm = judge(minimiser, x, hessian, gradient, held)
     covariance = covariance * np.outer(minimiser.scale, minimiser.scale)
     variance = np.diag(covariance).copy()

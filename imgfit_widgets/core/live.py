@@ -27,20 +27,29 @@ _ENOUGH = 1e-9
 
 @dataclass
 class _Columns:
-    """What each linear parameter at 1 puts into a region, and what does not vary."""
+    """What each linear parameter at 1 puts into a region, and what does not vary.
+
+    ``rows`` (k,) are the places of those parameters among the ones that are solved for; ``images``
+    (k, pixels); ``fixed`` has the region's shape.
+    """
 
     region: Region
     fixed: np.ndarray
-    images: dict[int, np.ndarray]
+    rows: np.ndarray
+    images: np.ndarray
 
 
 @dataclass
 class _Part:
-    """A dataset's pixels that sources reach, and the sums over those where there are none."""
+    """A dataset's pixels that sources reach, and the sums over those where there are none.
+
+    ``norm`` is the place of its background norm among the parameters that are solved for, or None.
+    """
 
     term: DatasetTerm
     outside: BandSums
     shape: np.ndarray
+    norm: int | None
     columns: list[_Columns]
 
 
@@ -112,10 +121,10 @@ class LinearSolver:
         }
         used |= {self._own(term.norm.norm) for term in self._terms if term.norm}
         places = [i for i in self._free if i in used]
-        parts = [self._part(term, p, set(places), without) for term in self._terms]
-        values = np.array([p[i] for i in places])
+        parts = self._parts(p, places, without)
+        low, high = np.array([self._limits[i] for i in places]).reshape(-1, 2).T
         # A negative start would begin where the statistic is bent.
-        values = np.clip(np.maximum(values, 0.0), *self._bounds(places))
+        values = np.clip(np.maximum(p[places], 0.0), low, high)
         stat, slope, hessian = self._derivatives(parts, p, places, values)
         for _ in range(_MAX_STEPS):
             step = -_solve_scaled(hessian, slope)
@@ -124,7 +133,7 @@ class LinearSolver:
                 break
             size = 1.0
             while size > 1e-6:
-                tried = np.clip(values + size * step, *self._bounds(places))
+                tried = np.clip(values + size * step, low, high)
                 found = self._derivatives(parts, p, places, tried)
                 if found[0] <= stat + 1e-10 * abs(stat) * 1e-3:
                     break
@@ -137,27 +146,38 @@ class LinearSolver:
                 break
         return LinearFit(places, values, stat, hessian)
 
+    def curvature(self, p: np.ndarray) -> LinearFit:
+        """The free linear parameters as they are in ``p``, with the exact curvature there."""
+        places = self._free
+        stat, _, hessian = self._derivatives(self._parts(p, places), p, places, p[places])
+        return LinearFit(places, p[places], stat, hessian)
+
     def prior_stat(self, p: np.ndarray) -> float:
         """What the priors add to the statistic for all parameters in canonical units."""
         parts = (q.penalty(float(p[place]) / unit)[0] for place, (q, unit) in self._priors.items())
         return sum(parts, self.likelihood.fixed_prior_stat)
 
-    def _bounds(self, places: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        limits = np.array([self._limits[i] for i in places]).reshape(-1, 2)
-        return limits[:, 0], limits[:, 1]
+    def _parts(
+        self, p: np.ndarray, places: list[int], without: Collection[str] = ()
+    ) -> list[_Part]:
+        row = {place: i for i, place in enumerate(places)}
+        return [self._part(term, p, row, without) for term in self._terms]
 
     def _part(
-        self, term: DatasetTerm, p: np.ndarray, free: set[int], without: Collection[str]
+        self, term: DatasetTerm, p: np.ndarray, row: dict[int, int], without: Collection[str]
     ) -> _Part:
-        shape = np.ones(term.shape[0]) if term.norm is None else term.norm.shape(p)
+        shape, norm = np.ones(term.shape[0]), None
+        if term.norm is not None:
+            shape = term.norm.shape(p)
+            norm = row.get(self._own(term.norm.norm))
         if all(source.model.name in without for source in term.sources):
-            return _Part(term, term.totals, shape, [])
+            return _Part(term, term.totals, shape, norm, [])
         found = []
         for region in term.settle(p):
             background = region.background * shape[:, None, None]
             images: dict[int, np.ndarray] = {}
-            if term.norm is not None and self._own(term.norm.norm) in free:
-                images[self._own(term.norm.norm)] = background
+            if norm is not None:
+                images[norm] = background
                 fixed = np.zeros_like(background)
             else:
                 fixed = background * (1.0 if term.norm is None else p[term.norm.norm])
@@ -165,15 +185,17 @@ class LinearSolver:
                 source = term.sources[member]
                 if source.model.name in without:
                     continue
-                template = source.state(p, slopes=False).template()
-                own = self._own(source.linear)
-                if own in free:
+                template = source.state(p).template()
+                own = row.get(self._own(source.linear))
+                if own is not None:
                     image = images.setdefault(own, np.zeros_like(background))
                     image[cut] += template
                 else:
                     fixed[cut] += template * p[source.linear]
-            found.append(_Columns(region, fixed, images))
-        return _Part(term, term.outside, shape, found)
+            stack = np.array([image.ravel() for image in images.values()])
+            rows = np.array(list(images), dtype=int)
+            found.append(_Columns(region, fixed, rows, stack.reshape(len(rows), -1)))
+        return _Part(term, term.outside, shape, norm, found)
 
     def _derivatives(
         self,
@@ -182,49 +204,44 @@ class LinearSolver:
         places: list[int],
         values: np.ndarray,
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        at = {place: i for i, place in enumerate(places)}
         stat, slope = self.likelihood.fixed_prior_stat, np.zeros(len(places))
         hessian = np.zeros((len(places), len(places)))
         for place, (prior, unit) in self._priors.items():
-            k = at.get(place)
+            k = places.index(place) if place in places else None
             added, first, second = prior.penalty(float(p[place] if k is None else values[k]) / unit)
             stat += added
             if k is not None:
                 slope[k] += first / unit
                 hessian[k, k] += second / unit**2
         for one in parts:
-            term, shape = one.term, one.shape
-            norm = at.get(self._own(term.norm.norm)) if term.norm is not None else None
-            factor = shape
+            term, norm = one.term, one.norm
+            factor = one.shape
             if term.norm is not None:
-                factor = shape * (p[term.norm.norm] if norm is None else values[norm])
+                factor = factor * (p[term.norm.norm] if norm is None else values[norm])
             part, by_factor = one.outside.stat_and_slope(factor)
             stat += part
             if norm is not None:
-                slope[norm] += by_factor @ shape
-                hessian[norm, norm] += one.outside.curvature(factor) @ shape**2
+                slope[norm] += by_factor @ one.shape
+                hessian[norm, norm] += one.outside.curvature(factor) @ one.shape**2
             for column in one.columns:
-                here = [at[place] for place in column.images]
-                stack = [image.ravel() for image in column.images.values()]
-                images = np.array(stack).reshape(len(here), column.fixed.size)
-                mu = column.fixed + (values[here] @ images).reshape(column.fixed.shape)
+                rows, images = column.rows, column.images
+                mu = column.fixed + (values[rows] @ images).reshape(column.fixed.shape)
                 part, by_pixel = column.region.poisson.sum_and_slope(mu)
                 stat += part
-                slope[here] += images @ by_pixel.ravel()
+                slope[rows] += images @ by_pixel.ravel()
                 curvature = column.region.poisson.curvature(mu).ravel()
-                hessian[np.ix_(here, here)] += (images * curvature) @ images.T
+                hessian[rows[:, None], rows] += (images * curvature) @ images.T
         return stat, slope, hessian
 
 
 def _solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Solve a symmetric system whose unknowns differ by many orders; those without weight stay."""
-    diagonal = np.diag(matrix)
     solution = np.zeros(len(vector))
-    known = np.flatnonzero(diagonal > 0)
+    known = np.flatnonzero(matrix.diagonal() > 0)
     if len(known):
-        scale = np.sqrt(diagonal[known])
-        scaled = matrix[np.ix_(known, known)] / np.outer(scale, scale)
-        scaled = scaled + 1e-12 * np.eye(len(known))
+        scale = np.sqrt(matrix.diagonal()[known])
+        scaled = matrix[known[:, None], known] / (scale[:, None] * scale)
+        scaled[np.arange(len(known)), np.arange(len(known))] += 1e-12
         solution[known] = np.linalg.solve(scaled, vector[known] / scale) / scale
     return solution
 

@@ -87,9 +87,10 @@ class Minimiser:
                 self._report(x, stat)
         return self._last[1] - self._zero, self._last[2]
 
-    def slope(self, u: np.ndarray) -> np.ndarray:
-        """Derivatives of the statistic by u."""
-        return self._evaluate(u)[1]
+    def stat_and_slope(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+        """The statistic and its derivatives by u."""
+        stat, slope = self._evaluate(u)
+        return stat + self._zero, slope
 
     def _report(self, x: np.ndarray, stat: float) -> None:
         self.progress(1.0 - 30.0 / (30.0 + self.nfev), f"Fitting: {self.nfev} evaluations")
@@ -163,6 +164,7 @@ class Minimiser:
         """Solve what is linear and find out how large a step of each parameter is."""
         ev = self.likelihood
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
+        ev.recentre(self.origin)
         p = ev.full(self.origin)
         linear = self.solver.solve(p)
         for place, value in zip(linear.places, linear.values, strict=True):
@@ -196,7 +198,6 @@ class Minimiser:
                 error = np.sqrt(2.0 / known[i]) if known[i] > 0 else np.inf
                 self.scale[i] = float(np.clip(error, 0.01 * most, most))
         self.origin = x
-        ev.recentre(x)
         self._last = (b"", 0.0, np.empty(0))
         self._zero = self._evaluate(np.zeros(len(x)))[0] + self._zero
 
@@ -224,16 +225,25 @@ class Minimiser:
         return np.asarray((u - low < 1e-3) | (high - u < 1e-3))
 
     def _hessian(self, u: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """Second derivatives by central differences of the exact gradient; held ones are 0."""
+        """Second derivatives; those of what is held are 0.
+
+        Exact among amplitudes and norms, by central differences of the exact gradient elsewhere.
+        """
         n = len(u)
         hessian = np.zeros((n, n))
-        self.likelihood.recentre(self.origin + u * self.scale)
+        like, x = self.likelihood, self.origin + u * self.scale
+        like.recentre(x)
         self._last = (b"", 0.0, np.empty(0))
-        for i in np.flatnonzero(~held):
+        linear = self.solver.curvature(like.full(x))
+        solved = np.isin(like.free_places, linear.places)
+        for i in np.flatnonzero(~held & ~solved):
             step = np.zeros(n)
             step[i] = 0.02
             hessian[i] = (self._evaluate(u + step)[1] - self._evaluate(u - step)[1]) / 0.04
-        hessian[:, held] = 0.0
+        hessian[solved] = hessian[:, solved].T
+        unit = like.units[solved] * self.scale[solved]
+        hessian[np.ix_(solved, solved)] = linear.hessian * np.outer(unit, unit)
+        hessian[held] = hessian[:, held] = 0.0
         return 0.5 * (hessian + hessian.T)
 
     def _polish(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -365,11 +375,11 @@ def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndar
 def newton_step(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> np.ndarray | None:
     """The step to the bottom of the parabola, None if it has none."""
     free = np.flatnonzero(~held)
-    if not len(free) or not np.all(np.diag(hessian)[free] > 0):
+    diagonal = hessian.diagonal()[free]
+    if not len(free) or not diagonal.min() > 0:
         return None
-    scale = np.sqrt(np.diag(hessian)[free])
-    scaled = hessian[np.ix_(free, free)] / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(scaled)
+    scale = np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(hessian[free[:, None], free] / (scale[:, None] * scale))
     if values[0] < 1e-9:
         return None
     step = np.zeros(len(gradient))

@@ -39,97 +39,43 @@ class PixelIntegrals:
         self._u = (edges - centre) / sigma[:, None]
         cumulative = erf(self._u * math.sqrt(0.5))
         self.value = 0.5 * (cumulative[:, 1:] - cumulative[:, :-1])
-        self._density: np.ndarray | None = None
 
-    def _edges(self) -> np.ndarray:
-        """Standard normal density at the pixel edges."""
-        if self._density is None:
-            self._density = np.exp(-0.5 * self._u * self._u) * (1.0 / math.sqrt(2.0 * math.pi))
-        return self._density
+    def terms(self, order: int) -> np.ndarray:
+        """Integrals of ``He_n(u) density(u)`` for degrees n below ``order``, shape (W, order, n).
 
-    def moment(self, order: int) -> np.ndarray:
-        """Differences over each pixel of ``u**order * density(u)``, shape (W, n).
-
-        Order 0 gives minus sigma times the derivative of `value` with respect to the centre,
-        order 1 minus sigma times the one with respect to sigma; orders 0, 1 and 2 give the same
-        of the correlation term, whose factor is order 0.
-        """
-        edges = self._edges()
-        if order:
-            edges = edges * self._u**order
-        return np.asarray(edges[:, 1:] - edges[:, :-1])
-
-    def hermite(self, order: int, ratio: np.ndarray) -> np.ndarray:
-        """Integrals of ``ratio**n He_n(u) density(u)`` for degrees n below ``order``.
-
-        Shape (W, order, n_pixels); degree 0 is `value`.
-        """
-        terms = np.empty((len(self.sigma), order, self.value.shape[1]))
-        terms[:, 0] = self.value
-        if order > 1:
-            factor = -np.ones(len(self.sigma))
-            # The primitive of He_n times the density is minus He_(n-1) times the density.
-            for degree, edges in enumerate(self._hermite_edges(order - 1)):
-                factor = factor * ratio
-                terms[:, degree + 1] = factor[:, None] * (edges[:, 1:] - edges[:, :-1])
-        return terms
-
-    def pull_back(
-        self, over: np.ndarray, order: int, ratio: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Derivatives of ``sum(over * hermite(order, ratio))`` for each width.
-
-        Parameters
-        ----------
-        over : ndarray, shape (W, order, n_pixels)
-
-        Returns
-        -------
-        by_centre, by_sigma, by_ratio : ndarray, shape (W,)
+        u is the distance from the centre in widths; degree 0 is `value`.
         """
         if order == 1:
-            flat = over[:, 0]
-            by_centre = -np.einsum("wj,wj->w", self.moment(0), flat) / self.sigma
-            by_sigma = -np.einsum("wj,wj->w", self.moment(1), flat) / self.sigma
-            return by_centre, by_sigma, np.zeros_like(by_centre)
-        by_centre, by_sigma, by_ratio = (np.zeros(len(self.sigma)) for _ in range(3))
-        power = np.ones(len(self.sigma))
-        before = self.value
-        for degree, edges in enumerate(self._hermite_edges(order)):
-            # ``before`` is the integral of He_n density, ``here`` the difference of He_n density.
-            flat = over[:, degree]
-            here = edges[:, 1:] - edges[:, :-1]
-            tilted = edges * self._u
-            by_centre -= power * np.einsum("wj,wj->w", here, flat)
-            by_sigma -= power * np.einsum("wj,wj->w", tilted[:, 1:] - tilted[:, :-1], flat)
-            if degree:
-                slope = degree * power / ratio
-                by_ratio += slope * np.einsum("wj,wj->w", before, flat)
-            before = -here
-            power = power * ratio
-        return by_centre / self.sigma, by_sigma / self.sigma, by_ratio
+            return np.asarray(self.value[:, None])
+        found = np.empty((len(self.sigma), order, self.value.shape[1]))
+        found[:, 0] = self.value
+        # The primitive of He_n times the density is minus He_(n-1) times the density.
+        for degree, edges in enumerate(self._hermite_edges(order - 1)):
+            np.subtract(edges[:, :-1], edges[:, 1:], out=found[:, degree + 1])
+        return found
 
-    def hermite_slopes(self, order: int) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives of ``hermite(order, ratio)`` at a fixed ratio of 1: by the centre, by sigma.
-
-        Each of shape (W, order, n).
-        """
-        by_centre = np.empty((len(self.sigma), order, self.value.shape[1]))
-        by_sigma = np.empty_like(by_centre)
+    def jet(self, order: int) -> np.ndarray:
+        """`terms` and their derivatives by the centre and by sigma, shape (3, W, order, n)."""
+        found = np.empty((3, len(self.sigma), order, self.value.shape[1]))
+        found[0, :, 0] = self.value
         for degree, edges in enumerate(self._hermite_edges(order)):
+            np.subtract(edges[:, :-1], edges[:, 1:], out=found[1, :, degree])
             tilted = edges * self._u
-            by_centre[:, degree] = -(edges[:, 1:] - edges[:, :-1])
-            by_sigma[:, degree] = -(tilted[:, 1:] - tilted[:, :-1])
-        scale = self.sigma[:, None, None]
-        return by_centre / scale, by_sigma / scale
+            np.subtract(tilted[:, :-1], tilted[:, 1:], out=found[2, :, degree])
+        found[0, :, 1:] = found[1, :, :-1]
+        found[1:] /= self.sigma[:, None, None]
+        return found
 
     def _hermite_edges(self, count: int) -> Iterator[np.ndarray]:
         """``He_n(u) density(u)`` at the pixel edges for n below ``count``."""
         u = self._u
-        previous, current = np.zeros_like(u), self._edges()
+        density = np.exp(-0.5 * u * u)
+        density *= 1.0 / math.sqrt(2.0 * math.pi)
+        previous, current = np.zeros(1), density
         for degree in range(count):
             yield current
-            previous, current = current, u * current - degree * previous
+            if degree + 1 < count:
+                previous, current = current, u * current - degree * previous
 
 
 class ExposureMoments:
@@ -176,12 +122,13 @@ class ExposureMoments:
             First axis: value, derivative by x, by y, by the size along x, along y. Last two: degree
             along y, along x. cm2 s.
         """
-        along_x = PixelIntegrals(self._x_edges, x, size[:1])
-        along_y = PixelIntegrals(self._y_edges, y, size[1:])
-        one = np.ones(1)
-        px, py = along_x.hermite(self.order, one)[0], along_y.hermite(self.order, one)[0]
-        (dx,), (sx,) = along_x.hermite_slopes(self.order)
-        (dy,), (sy,) = along_y.hermite_slopes(self.order)
+        (px, dx, sx), (py, dy, sy) = (
+            PixelIntegrals(edges, centre, width).jet(self.order)[:, 0]
+            for edges, centre, width in (
+                (self._x_edges, x, size[:1]),
+                (self._y_edges, y, size[1:]),
+            )
+        )
         stacked = self._images @ np.concatenate([px, dx, sx]).T
         across, moved_x, wider_x = np.split(stacked, 3, axis=2)
         found = np.stack([py @ across, py @ moved_x, dy @ across, py @ wider_x, sy @ across])

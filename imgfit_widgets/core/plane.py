@@ -88,6 +88,9 @@ class SkyPlane(TangentPoint):
         other side.
     box : tuple of int
         Pixels (y0, y1, x0, x1) of the map that are wanted.
+    straight : tuple of float
+        If rows and columns of pixels are those of the cells, to the second number of degrees as
+        far as the first number of degrees from the centre, they are taken for that: much faster.
 
     Attributes
     ----------
@@ -109,6 +112,7 @@ class SkyPlane(TangentPoint):
         cell: float,
         half: tuple[float, float],
         box: tuple[int, int, int, int],
+        straight: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         super().__init__(*centre)
         self.geom, self.frame, self.cell, self.box = geom, frame, cell, box
@@ -123,8 +127,11 @@ class SkyPlane(TangentPoint):
         self.column_weight[0] = 1.0
         if nx % 2 == 0:
             self.column_weight[-1] = 1.0
-        self._to_pixels, pixel = self._interpolation()
-        self._to_cells = self._to_pixels.T.tocsr()
+        self._sampling: _Straight | _Scattered
+        if self._is_straight(*straight):
+            self._sampling, pixel = self._along_axes()
+        else:
+            self._sampling, pixel = self._at_each_pixel()
         gain = _spline_gain(kx * cell) * _spline_gain(ky * cell)[:, None]
         window = 1.0 / gain
         for east, north in pixel:
@@ -188,26 +195,68 @@ class SkyPlane(TangentPoint):
 
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
         """Images of the cells (R, north, east), windowed, to counts in the box (R, y, x)."""
-        y0, y1, x0, x1 = self.box
-        flat = self._to_pixels @ cells.reshape(len(cells), -1).T
-        return np.ascontiguousarray(flat.T).reshape(len(cells), y1 - y0, x1 - x0)
+        return self._sampling.to_pixels(cells)
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
         """The transpose of `to_pixels`."""
-        flat = self._to_cells @ pixels.reshape(len(pixels), -1).T
-        return np.ascontiguousarray(flat.T).reshape(len(pixels), *self.shape)
+        return self._sampling.to_cells(pixels)
 
-    def _interpolation(self) -> tuple[csr_array, list[tuple[float, float]]]:
-        """Quintic B-splines from cells to pixel centres times pixel areas; sides of a pixel."""
-        y0, y1, x0, x1 = self.box
-        y, x = np.mgrid[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1]
-        lon, lat = self.geom.pix_to_lonlat(x, y)
+    def _on_plane(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Degrees east and north of the centre of positions in pixels."""
+        lon, lat = self.geom.pix_to_lonlat(*np.broadcast_arrays(x, y))
         turn = self._basis @ rotation(self.geom.frame, self.frame)
         vectors = np.tensordot(turn, unit_vectors(lon, lat), axes=1)
         s = np.hypot(vectors[0], vectors[1])
         theta = np.arctan2(s, vectors[2])
         factor = np.where(s > 1e-12, theta / np.maximum(s, 1e-300), 1.0) / _DEG
-        u, v = vectors[0] * factor, vectors[1] * factor
+        return vectors[0] * factor, vectors[1] * factor
+
+    def _middle(self) -> tuple[float, float]:
+        """The place in the box, in pixels, that is nearest to the centre."""
+        y0, y1, x0, x1 = self.box
+        x, y = self.geom.lonlat_to_pix(*self.geom.from_frame(*self.centre, self.frame))
+        return float(np.clip(x, x0, x1 - 1)), float(np.clip(y, y0, y1 - 1))
+
+    def _is_straight(self, radius: float, tolerance: float) -> bool:
+        y0, y1, x0, x1 = self.box
+        if not tolerance > 0 or y1 - y0 < 2 or x1 - x0 < 2:
+            return False
+        x, y = np.linspace(x0, x1 - 1, 17), np.linspace(y0, y1 - 1, 17)[:, None]
+        u, v = self._on_plane(x, y)
+        if not np.all(np.isfinite(u)):
+            return False
+        middle = self._middle()
+        off = np.maximum(
+            np.abs(u - self._on_plane(x, np.array(middle[1]))[0]),
+            np.abs(v - self._on_plane(np.array(middle[0]), y)[1]),
+        )
+        return bool(off[np.hypot(u, v) <= radius].max(initial=0.0) <= tolerance)
+
+    def _along_axes(self) -> tuple[_Straight, Sides]:
+        """Quintic B-splines from cells to pixels whose rows and columns are those of the cells."""
+        y0, y1, x0, x1 = self.box
+        x, y = np.arange(x0 - 1, x1 + 1.0), np.arange(y0 - 1, y1 + 1.0)
+        middle = self._middle()
+        u = self._on_plane(x, np.array(middle[1]))[0]
+        v = self._on_plane(np.array(middle[0]), y)[1]
+        sides = [0.5 * (q[2:] - q[:-2]) for q in (u, v)]
+        columns, rows = (
+            _spline_matrix(q[1:-1] / self.cell + origin, count) * np.abs(side / self.cell)[:, None]
+            for q, origin, count, side in zip(
+                (u, v), self._origin, self.shape[::-1], sides, strict=True
+            )
+        )
+        at = round(middle[0]) - x0, round(middle[1]) - y0
+        return _Straight(rows, columns), [
+            (float(sides[0][at[0]]), 0.0),
+            (0.0, float(sides[1][at[1]])),
+        ]
+
+    def _at_each_pixel(self) -> tuple[_Scattered, Sides]:
+        """Quintic B-splines from cells to pixel centres times pixel areas; sides of a pixel."""
+        y0, y1, x0, x1 = self.box
+        y, x = np.mgrid[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1]
+        u, v = self._on_plane(x, y)
         # The parallelogram of the central differences: the pixel's sides on the plane.
         sides = [
             (0.5 * (q[1:-1, 2:] - q[1:-1, :-2]), 0.5 * (q[2:, 1:-1] - q[:-2, 1:-1])) for q in (u, v)
@@ -244,7 +293,40 @@ class SkyPlane(TangentPoint):
             (weights.ravel(), columns.ravel().astype(np.int32), pointer.astype(np.int32)),
             shape=(count, ny * nx),
         )
-        return matrix, pixel
+        return _Scattered(matrix, area.shape, self.shape), pixel
+
+
+Sides = list[tuple[float, float]]
+"""What a pixel further along x and along y is on the plane: degrees east and north."""
+
+
+class _Straight:
+    """From cells to pixels and back along each axis: ``rows`` (y, north), ``columns`` (x, east)."""
+
+    def __init__(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        self._rows, self._columns = rows, columns
+
+    def to_pixels(self, cells: np.ndarray) -> np.ndarray:
+        return np.asarray(self._rows @ cells @ self._columns.T)
+
+    def to_cells(self, pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(self._rows.T @ pixels @ self._columns)
+
+
+class _Scattered:
+    """The same for pixels that lie anyhow between the cells: ``matrix`` (pixels, cells)."""
+
+    def __init__(self, matrix: csr_array, pixels: tuple[int, ...], cells: tuple[int, ...]) -> None:
+        self._matrix, self._transpose = matrix, matrix.T.tocsr()
+        self._pixels, self._cells = pixels, cells
+
+    def to_pixels(self, cells: np.ndarray) -> np.ndarray:
+        flat = self._matrix @ cells.reshape(len(cells), -1).T
+        return np.ascontiguousarray(flat.T).reshape(len(cells), *self._pixels)
+
+    def to_cells(self, pixels: np.ndarray) -> np.ndarray:
+        flat = self._transpose @ pixels.reshape(len(pixels), -1).T
+        return np.ascontiguousarray(flat.T).reshape(len(pixels), *self._cells)
 
 
 def _arc(s: float, w: float) -> tuple[float, float]:
@@ -279,6 +361,16 @@ def _spline_weights(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         axis=-1,
     )
     return i - 2, weights / 120.0
+
+
+def _spline_matrix(x: np.ndarray, count: int) -> np.ndarray:
+    """Weights (n, count) of cells at positions in cells; none for positions beyond them."""
+    first, weights = _spline_weights(x)
+    half = _TAPS // 2
+    inside = np.flatnonzero((x >= half) & (x < count - half))
+    found = np.zeros((len(x), count))
+    found[inside[:, None], first[inside, None] + np.arange(_TAPS)] = weights[inside]
+    return found
 
 
 def _spline_gain(omega: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ Everything is a smooth function of the pixel position (x, y) of the source, with
     Sky coordinates of a model to pixels, and how a small circle on the sky looks in pixels.
 `SmoothGrid`
     Values on the nodes of a map, interpolated with a continuous slope.
-`Response`
+`Response`, `Nearby`
     Exposure, energy dispersion and PSF of a dataset at a position.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from .pixels import few_images
 __all__ = [
     "DatasetLike",
     "LocalResponse",
+    "Nearby",
     "PixelPosition",
     "Response",
     "SmoothGrid",
@@ -75,6 +76,12 @@ class PixelPosition:
     through the WCS, with differences for derivatives: as exact, but slower.
     """
 
+    @staticmethod
+    @lru_cache(maxsize=32)
+    def of(geom: WcsGeom, frame: str) -> PixelPosition:
+        """One for all who ask for the same geometry and frame."""
+        return PixelPosition(geom, frame)
+
     def __init__(self, geom: WcsGeom, frame: str) -> None:
         self.geom, self.frame = geom, frame
         self.closed = geom.projection if geom.projection in ("CAR", "TAN") else ""
@@ -87,6 +94,15 @@ class PixelPosition:
         self._plane = scale
         self._pixel = np.linalg.inv(scale)
         self._zero = np.asarray(geom.wcs.wcs.crpix, dtype=float) - 1.0
+        (a, b), (c, d) = self._pixel
+        # From components uu, uv, vv in the projection plane to xx, xy, yy in pixels.
+        self._to_pixel = np.array(
+            [
+                [a * a, a * c, c * c],
+                [2 * a * b, a * d + b * c, 2 * c * d],
+                [b * b, b * d, d * d],
+            ]
+        )
         nx, ny = geom.npix
         grids = np.meshgrid(np.linspace(0, nx - 1, 5), np.linspace(0, ny - 1, 5))
         x, y = (v.ravel() for v in grids)
@@ -186,16 +202,8 @@ class PixelPosition:
                 ]
             )
             m[1:] *= _DEG
-        (a, b), (c, d) = self._pixel
-        to_pixel = np.array(
-            [
-                [a * a, a * c, c * c],
-                [2 * a * b, a * d + b * c, 2 * c * d],
-                [b * b, b * d, d * d],
-            ]
-        )
-        m = m @ to_pixel
-        m[1:] = s.T @ m[1:]
+        m = m @ self._to_pixel
+        m[1:] = self._plane.T @ m[1:]
         return np.asarray(m)
 
     def _at_by_wcs(self, lon: float, lat: float) -> tuple[float, float, np.ndarray]:
@@ -232,51 +240,40 @@ class SmoothGrid:
     Parameters
     ----------
     data : ndarray, shape (..., ny, nx)
+    kept : ndarray of int, optional
+        Places along the last of the leading axes that are wanted; all by default.
     """
 
-    def __init__(self, data: np.ndarray) -> None:
-        self.data = data
-        self.lead = data.shape[:-2]
+    def __init__(self, data: np.ndarray, kept: np.ndarray | None = None) -> None:
+        self.data, self._kept = data, kept
         self._cell: tuple[int, int] | None = None
         self._nodes = np.empty((16, 0))
-        self._valid = np.ones(16, dtype=bool)
+        self._lead: tuple[int, ...] = ()
+        self._valid: np.ndarray | None = None
 
     def nodes(self, x: float, y: float) -> np.ndarray:
         """Values of the 16 nodes around a position, shape (16, ...)."""
         self._gather(math.floor(x), math.floor(y))
-        return self._nodes.reshape(16, *self.lead)
+        return self._nodes.reshape(16, *self._lead)
 
-    def at(self, x: float, y: float, jacobian: np.ndarray) -> np.ndarray:
+    def at(self, x: float, y: float, turn: np.ndarray) -> np.ndarray:
         """Value and derivatives: shape (3, ...).
 
-        Derivatives are those by the columns of ``jacobian``, shape (2, 2), whose rows are the
-        derivatives of x and y.
+        ``turn``, shape (3, 3), makes of the value and the derivatives by x and y those that are
+        wanted.
         """
         i, j = math.floor(x), math.floor(y)
         self._gather(i, j)
-        if self._valid.all():
-            wx, dx = _keys(x - i)
-            wy, dy = _keys(y - j)
-        else:
-            wx, dx = _linear(x - i)
-            wy, dy = _linear(y - j)
-        basis = np.array(
-            [
-                [q * p for q in wy for p in wx],
-                [q * p for q in wy for p in dx],
-                [q * p for q in dy for p in wx],
-            ]
-        )
-        basis[1:] = jacobian.T @ basis[1:]
-        values = basis @ self._nodes
-        if not self._valid.all():
-            share, *slopes = basis @ self._valid
+        valid = self._valid
+        values = (turn @ _basis(x - i, y - j, valid is None)) @ self._nodes
+        if valid is not None:
+            share, *slopes = turn @ (_basis(x - i, y - j, False) @ valid)
             if share <= 1e-12:
-                return np.zeros((3, *self.lead))
+                return np.zeros((3, *self._lead))
             values /= share
             for k, slope in enumerate(slopes):
                 values[k + 1] -= values[0] * (slope / share)
-        return np.asarray(values.reshape(3, *self.lead))
+        return np.asarray(values.reshape(3, *self._lead))
 
     def _gather(self, i: int, j: int) -> None:
         if (i, j) == self._cell:
@@ -291,9 +288,22 @@ class SmoothGrid:
         nodes = np.array(patch, dtype=float).reshape(-1, 16)
         if not np.isfinite(nodes.sum()):
             nodes = np.where(np.isfinite(nodes), nodes, 0.0)
-        self._nodes = np.ascontiguousarray(nodes.T)
-        self._valid = np.asarray(nodes.any(axis=0))
+        valid = np.asarray(nodes.any(axis=0))
+        self._valid = None if valid.all() else valid
+        nodes = nodes.reshape(*patch.shape[:-2], 16)
+        if self._kept is not None:
+            nodes = nodes[..., self._kept, :]
+        self._lead = nodes.shape[:-1]
+        self._nodes = np.ascontiguousarray(nodes.reshape(-1, 16).T)
         self._cell = (i, j)
+
+
+@lru_cache(maxsize=16)
+def _basis(tx: float, ty: float, cubic: bool) -> np.ndarray:
+    """Weights of 16 nodes for a position between them, and their derivatives: shape (3, 16)."""
+    (wx, dx), (wy, dy) = (_keys(tx), _keys(ty)) if cubic else (_linear(tx), _linear(ty))
+    rows = ((wy, wx), (wy, dx), (dy, wx))
+    return np.array([[q * p for q in along_y for p in along_x] for along_y, along_x in rows])
 
 
 def _keys(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -342,34 +352,52 @@ class Response:
             if getattr(dataset, key) is None:
                 raise DataError(f"dataset {dataset.name!r}: has no {key}, which a source needs")
         self.widths = np.asarray(dataset.psf.widths, dtype=float)
-        self._exposure = dataset.exposure.data
+        self._data = dataset.exposure.data, dataset.edisp.data, dataset.psf.weights
         self.same_pixels = dataset.exposure.geom.shape == geom.shape
-        self._grids = (
-            SmoothGrid(dataset.exposure.data),
-            SmoothGrid(dataset.edisp.data),
-            SmoothGrid(dataset.psf.weights),
-        )
         self._maps = tuple(
             _pixel_map(geom, other.geom) for other in (dataset.exposure, dataset.edisp, dataset.psf)
         )
+        self._whole = self.around()
+
+    def around(self, used: np.ndarray | None = None) -> Nearby:
+        """The response for one source, of those widths only whose places are given."""
+        exposure, edisp, weights = self._data
+        grids = SmoothGrid(exposure), SmoothGrid(edisp), SmoothGrid(weights, used)
+        return Nearby(tuple(zip(grids, self._maps, strict=True)))
 
     def at(self, x: float, y: float) -> LocalResponse:
-        """The response at a position in pixels of the counts map."""
-        exposure, edisp, weights = (
-            grid.at(*pixel_map.position(x, y), pixel_map.jacobian(x, y))
-            for grid, pixel_map in zip(self._grids, self._maps, strict=True)
-        )
-        return LocalResponse(exposure * 1e4, edisp, weights)  # m2 s to cm2 s
+        """The response at a position in pixels of the counts map, of all widths."""
+        return self._whole.at(x, y)
 
     @cached_property
     def exposure_images(self) -> tuple[np.ndarray, np.ndarray]:
         """The exposure in cm2 s as few images and their mixing, see `few_images`."""
-        mixing, images = few_images(self._exposure)
+        mixing, images = few_images(self._data[0])
         return mixing * 1e4, images
 
     def weight_nodes(self, x: float, y: float) -> np.ndarray:
         """PSF weights of the nodes around a position, shape (16, T, W)."""
-        return self._grids[2].nodes(*self._maps[2].position(x, y))
+        return self._whole.weight_nodes(x, y)
+
+
+class Nearby:
+    """The response where one source is: it remembers the nodes around the last position."""
+
+    def __init__(self, grids: tuple[tuple[SmoothGrid, _PixelMap], ...]) -> None:
+        self._grids = grids
+
+    def at(self, x: float, y: float) -> LocalResponse:
+        """The response at a position in pixels of the counts map."""
+        exposure, edisp, weights = (
+            grid.at(*pixel_map.position(x, y), pixel_map.turn(x, y))
+            for grid, pixel_map in self._grids
+        )
+        return LocalResponse(exposure * 1e4, edisp, weights)  # m2 s to cm2 s
+
+    def weight_nodes(self, x: float, y: float) -> np.ndarray:
+        """PSF weights of the nodes around a position, shape (16, T, W)."""
+        grid, pixel_map = self._grids[2]
+        return grid.nodes(*pixel_map.position(x, y))
 
 
 class _PixelMap:
@@ -379,8 +407,8 @@ class _PixelMap:
         self._c, self._origin, self._scale = coefficients, origin, scale
         self._degree = coefficients.shape[1] - 1
         if self._degree == 1:
-            self._affine = coefficients[:, 1, 0] / scale, coefficients[:, 0, 1] / scale
-            self._jacobian = np.stack(self._affine, axis=1)
+            slopes = coefficients[:, 1, 0] / scale, coefficients[:, 0, 1] / scale
+            self._turn = _turn(np.stack(slopes, axis=1))
 
     def position(self, x: float, y: float) -> tuple[float, float]:
         u, v = (x - self._origin[0]) / self._scale, (y - self._origin[1]) / self._scale
@@ -393,16 +421,28 @@ class _PixelMap:
         a, b = (float(np.polynomial.polynomial.polyval2d(u, v, c)) for c in self._c)
         return a, b
 
-    def jacobian(self, x: float, y: float) -> np.ndarray:
-        """Shape (2, 2): rows of that map's x, y; columns of the counts map's x, y."""
+    def turn(self, x: float, y: float) -> np.ndarray:
+        """What makes of a value and its derivatives by that map's x, y those by the counts map's.
+
+        Shape (3, 3).
+        """
         if self._degree == 1:
-            return self._jacobian
+            return self._turn
         h = 0.5
         ends = [self.position(x + h, y), self.position(x - h, y)]
         ends += [self.position(x, y + h), self.position(x, y - h)]
-        return np.array([[ends[0][k] - ends[1][k], ends[2][k] - ends[3][k]] for k in (0, 1)])
+        slopes = [[ends[0][k] - ends[1][k], ends[2][k] - ends[3][k]] for k in (0, 1)]
+        return _turn(np.array(slopes))
 
 
+def _turn(jacobian: np.ndarray) -> np.ndarray:
+    turn = np.zeros((3, 3))
+    turn[0, 0] = 1.0
+    turn[1:, 1:] = jacobian.T
+    return turn
+
+
+@lru_cache(maxsize=32)
 def _pixel_map(geom: WcsGeom, other: WcsGeom) -> _PixelMap:
     """The pixels of ``other`` in terms of those of ``geom``: affine if projected alike."""
     nx, ny = geom.npix

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import erfc
@@ -52,14 +53,18 @@ class Source:
         self.dataset_name = dataset.name
         self._spectral: SpectralModel = model.spectral_model
         self._spectrum = [place[(model.name, q.name)] for q in self._spectral.parameters]
+        own = (place[(model.name, q.name)] for q in model.parameters)
         self.linear = place[(model.name, self._spectral.linear)]
         self._linear_at = self._spectrum.index(self.linear)
+        self._not_linear = np.array([i for i in own if i != self.linear])
+        self._key: bytes | None = None
+        self._state: Any = None
         self._shape_free = any(i in free for i in self._spectrum if i != self.linear)
         # Emission that fills the map has no position.
         self._lon, self._lat = (place.get((model.name, key), -1) for key in ("lon_0", "lat_0"))
         self._sigma = place.get((model.name, "sigma"))
         self._e = place.get((model.name, "e"))
-        self._pixel = PixelPosition(dataset.geom, model.frame)
+        self._pixel = PixelPosition.of(dataset.geom, model.frame)
         edges = np.asarray(dataset.energy_axis_true.edges.to_value("TeV"), dtype=float)
         self._energies = edges[:-1], edges[1:]
         self._flux_key: tuple[float, ...] | None = None
@@ -70,6 +75,8 @@ class Source:
         # has to stay for it to hold.
         self.box = (0, 0, 0, 0)
         self._used = np.arange(len(response.widths))
+        self._nearby = response.around()
+        self._edges: tuple[np.ndarray, np.ndarray] = np.empty(0), np.empty(0)
         self._widths, self._fewer = response.widths, np.eye(len(response.widths))
         self._centre = (np.nan, np.nan)
         self._margin = 0.0
@@ -111,17 +118,12 @@ class Source:
         lon, lat = self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.model.frame)
         lon = (lon - lon_0 + 180.0) % 360.0 - 180.0 + lon_0
         half = 0.5 * math.hypot(*self.geom.width)
-        return (
-            float(np.nanmin(lon)),
-            float(np.nanmax(lon)),
-            float(np.nanmin(lat)),
-            float(np.nanmax(lat)),
-            half,
-        )
+        low, high = np.nanmin([lon, lat], axis=(1, 2)), np.nanmax([lon, lat], axis=(1, 2))
+        return float(low[0]), float(high[0]), float(low[1]), float(high[1]), half
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the source in the map: the mixture's, with its own size."""
-        state = self.state(p, slopes=False)
+        state = self.state(p)
         unit = state.unit[:, :, 0, 0]
         total = float(unit.sum())
         if not total > 0:
@@ -155,7 +157,7 @@ class Source:
         strength = np.abs(flux * local.exposure[0])[:, None] * np.abs(local.edisp[0])
         share = strength.max(axis=1)
         share = share / max(float(share.sum()), 1e-300)
-        self._used = self.widths_used(x, y, share)
+        self._use(self.widths_used(x, y, share))
         known = self._response.widths[self._used]
         self._widths, self._fewer = fewer_widths(known, size, _RATIO)
         mixture = (share @ local.weights[0])[self._used]
@@ -177,6 +179,8 @@ class Source:
         )
         if self.whole_map:
             self.box = (0, ny, 0, nx)
+        y0, y1, x0, x1 = self.box
+        self._edges = np.arange(x0, x1 + 1) - 0.5, np.arange(y0, y1 + 1) - 0.5
         self._even = max(_EVEN_DEG, _EVEN_PIXELS / min(scale))
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
@@ -188,6 +192,12 @@ class Source:
         reached = np.einsum("ntw,t->w", np.abs(nodes), share)
         used = np.flatnonzero(reached > _NEGLIGIBLE)
         return used if len(used) else np.arange(len(self._response.widths))
+
+    def _use(self, widths: np.ndarray) -> None:
+        """Take over the widths of a new layout."""
+        self._key = None
+        if not np.array_equal(widths, self._used):
+            self._used, self._nearby = widths, self._response.around(widths)
 
     def _has_pixels(self) -> bool:
         return self.box[1] > self.box[0] and self.box[3] > self.box[2]
@@ -203,62 +213,50 @@ class Source:
             self._flux_key = key
         return self._flux, self._flux_slopes
 
-    def state(self, p: np.ndarray, slopes: bool) -> SourceState:
-        """Everything about the source at ``p`` that its pixels and gradient need."""
+    def state(self, p: np.ndarray, slopes: bool = False) -> SourceState:
+        """Everything about the source at ``p`` that its pixels and gradient need.
+
+        It holds until the next call; where only the amplitude has changed it is the last one.
+        """
+        key = p[self._not_linear].tobytes()
+        if key != self._key or (slopes and not self._state.has_slopes):
+            self._key, self._state = key, self._new_state(p, slopes)
+        state: SourceState = self._state
+        state.amplitude = float(p[self.linear])
+        return state
+
+    def _new_state(self, p: np.ndarray, slopes: bool) -> Any:
         x, y, jacobian = self.position(p)
         flux, flux_slopes = self._unit_flux(p)
-        local = self._response.at(x, y)
-        weights = local.weights[:, :, self._used]
+        local = self._nearby.at(x, y)
+        weights = local.weights
         if len(self._widths) < len(self._used):
             weights = weights @ self._fewer
         metric = self._pixel.metric(x, y)
-        scale = np.sqrt(metric[0, [0, 2]])
+        xx, xy, yy = metric[0].tolist()
+        scale = math.sqrt(xx), math.sqrt(yy)
         size = float(p[self._sigma]) if self._sigma is not None else 0.0
-        sigma = self._widths
-        if size:
-            sigma = np.hypot(sigma, size)
+        sigma = np.hypot(self._widths, size) if size else self._widths
         exposure, order = local.exposure[:, :, None, None], 1
         if self._moments is not None:
-            exposure, order = self._uneven(local.exposure, x, y, size, scale)
-        # By true energy, band and width: counts per exposure at amplitude 1.
-        edisp, spread = local.edisp, local.edisp[0][:, :, None] * weights[0][:, None, :]
-        shape = (order, order, edisp.shape[2], weights.shape[2])
-
-        def contract(by_energy: np.ndarray, by_width: np.ndarray) -> np.ndarray:
-            left = (by_energy.reshape(len(flux), -1) * flux[:, None]).T
-            found = left @ by_width.reshape(len(flux), -1)
-            return np.asarray(found.reshape(shape).transpose(2, 3, 0, 1))
-
-        unit = contract(exposure[0], spread)
-        unit_slopes = np.empty((0, *unit.shape))
-        if slopes:
-            unit_slopes = np.stack([contract(part, spread) for part in exposure[1:]])
-            for k in (1, 2):
-                moved = edisp[k][:, :, None] * weights[0][:, None, :]
-                moved += edisp[0][:, :, None] * weights[k][:, None, :]
-                unit_slopes[k - 1] += contract(exposure[0], moved)
-        y0, y1, x0, x1 = self.box
-        along_x = PixelIntegrals(np.arange(x0, x1 + 1) - 0.5, x, sigma * scale[0])
-        along_y = PixelIntegrals(np.arange(y0, y1 + 1) - 0.5, y, sigma * scale[1])
-        rho = float(metric[0, 1] / (scale[0] * scale[1]))
-        if abs(rho) < 1e-9:
-            rho = 0.0
+            exposure, order = self._uneven(local.exposure, x, y, size, np.array(scale))
+        rho = xy / (scale[0] * scale[1])
         return SourceState(
             self,
-            float(p[self.linear]),
+            0.0,
             jacobian,
-            exposure[0],
-            spread,
+            flux,
             flux_slopes,
-            unit,
-            unit_slopes,
+            exposure,
+            local.edisp,
+            weights,
             metric,
-            scale,
-            rho,
+            np.array(scale),
+            rho if abs(rho) > 1e-9 else 0.0,
             size,
             sigma,
-            along_x,
-            along_y,
+            PixelIntegrals(self._edges[0], x, sigma * scale[0]),
+            PixelIntegrals(self._edges[1], y, sigma * scale[1]),
             order,
         )
 
@@ -293,7 +291,7 @@ class Source:
             self.lay_out(p)
         y0, y1, x0, x1 = self.box
         if y1 > y0 and x1 > x0:
-            image[:, y0:y1, x0:x1] += self.state(p, slopes=False).counts()
+            image[:, y0:y1, x0:x1] += self.state(p).counts()
 
     def columns(self, state: SourceState) -> dict[int, np.ndarray]:
         """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx).
@@ -310,7 +308,7 @@ class Source:
         if self._sigma is not None:
             found[self._sigma] = by_size
         if self._shape_free:
-            mean = state.exposure[:, 0, 0]
+            mean = state.exposure[0, :, 0, 0]
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
                     rate = state.amplitude * state.flux_slopes[i] * mean
@@ -328,9 +326,10 @@ class Source:
         if self._sigma is not None:
             gradient[self._sigma] += by_size * amplitude
         if self._shape_free:
-            n_energy, n_terms = len(state.exposure), state.order**2
+            exposure = state.exposure[0]
+            n_energy, n_terms = len(exposure), state.order**2
             by_nodes = by_unit.transpose(2, 3, 0, 1).reshape(n_terms, -1)
-            by_spread = state.exposure.reshape(n_energy, n_terms) @ by_nodes
+            by_spread = exposure.reshape(n_energy, n_terms) @ by_nodes
             by_flux = np.sum(by_spread * state.spread.reshape(n_energy, -1), axis=1)
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
@@ -341,20 +340,19 @@ class Source:
 class SourceState:
     """A source at given parameters: counts at amplitude 1 by band and width, and pixel integrals.
 
-    ``exposure`` (T, N, N) holds the coefficients of `ExposureMoments` and ``spread`` (T, R, W) what
-    turns them into counts at amplitude 1: ``unit`` (R, W, N, N). ``unit_slopes`` (2 or 5, R, W, N,
-    N) are its derivatives by x and y and, for an uneven exposure, by the size in pixels along x and
-    y and by the size in degrees. ``sigma`` (W,) is in degrees.
+    ``flux`` (T,) in each true-energy bin at amplitude 1; ``exposure`` (3 or 6, T, N, N) the
+    coefficients of `ExposureMoments` and their derivatives, ``edisp`` (3, T, R) and ``weights``
+    (3, T, W) as in `LocalResponse`. ``sigma`` (W,) is in degrees.
     """
 
     source: Source
     amplitude: float
     jacobian: np.ndarray
-    exposure: np.ndarray
-    spread: np.ndarray
+    flux: np.ndarray
     flux_slopes: np.ndarray
-    unit: np.ndarray
-    unit_slopes: np.ndarray
+    exposure: np.ndarray
+    edisp: np.ndarray
+    weights: np.ndarray
     metric: np.ndarray
     scale: np.ndarray
     rho: float
@@ -363,52 +361,119 @@ class SourceState:
     along_x: PixelIntegrals
     along_y: PixelIntegrals
     order: int
+    has_slopes: ClassVar[bool] = True
 
+    # --- counts by band, width and degree along y and x
+    @cached_property
+    def unit(self) -> np.ndarray:
+        """Counts at amplitude 1, shape (R, W, N, N)."""
+        return np.asarray(self._contract(self._received(slice(1)))[0])
+
+    @cached_property
+    def unit_slopes(self) -> np.ndarray:
+        """Derivatives of `unit`, shape (2 or 5, R, W, N, N).
+
+        By x and y and, for an uneven exposure, by the size in pixels along x and y and by the size
+        in degrees.
+        """
+        first = self._received(slice(1))
+        slopes = self._received(slice(1, None))
+        slopes[:2] += self.edisp[1:, :, :, None] * self._incoming[0]
+        found = self._contract(slopes)
+        found[:2] += self._contract(first, self.weights[1:])
+        return found
+
+    @cached_property
+    def _incoming(self) -> np.ndarray:
+        """Photons at amplitude 1 by true energy, (3 or 6, T, 1, N * N)."""
+        exposure = self.exposure.reshape(*self.exposure.shape[:2], 1, -1)
+        return np.asarray(exposure * self.flux[:, None, None])
+
+    def _received(self, which: slice) -> np.ndarray:
+        return np.asarray(self.edisp[0][:, :, None] * self._incoming[which])
+
+    def _contract(self, received: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Sum over true energies: (K, T, R, N * N) and (T, W) to (K, R, W, N, N)."""
+        n_energy, n_bands = received.shape[1:3]
+        flat = received.reshape(len(received), n_energy, -1).transpose(0, 2, 1)
+        found = flat @ (self.weights[0] if weights is None else weights)
+        found = found.reshape(len(found), n_bands, self.order, self.order, -1)
+        return np.asarray(found.transpose(0, 1, 4, 2, 3))
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """What turns exposure times flux into `unit`, shape (T, R, W)."""
+        return np.asarray(self.edisp[0][:, :, None] * self.weights[0][:, None, :])
+
+    # --- images
     @cached_property
     def ratio(self) -> np.ndarray:
         """Source size over effective width, shape (W,)."""
         return np.asarray(self.size / self.sigma)
 
-    @cached_property
-    def _terms_x(self) -> np.ndarray:
-        return self.along_x.hermite(self.order, self.ratio)
+    @property
+    def _degrees(self) -> int:
+        """Hermite polynomials along each axis: one more than the exposure's for oblique pixels."""
+        return max(self.order, 2 if self.rho else 1)
 
     @cached_property
-    def _terms_y(self) -> np.ndarray:
-        return self.along_y.hermite(self.order, self.ratio)
+    def _power(self) -> np.ndarray:
+        """``ratio ** (i + k)``, shape (W, N, N)."""
+        degree = np.add.outer(np.arange(self.order), np.arange(self.order))
+        return np.asarray(self.ratio[:, None, None] ** degree)
+
+    @cached_property
+    def _content(self) -> np.ndarray:
+        """What multiplies the terms of the two axes, shape (R, W, degree along y, along x).
+
+        Behind a PSF the n-th term of the exposure has lost ``ratio ** n``. A correlation of the two
+        axes is, to first order, the product of their first Hermite polynomials (Mehler 1866).
+        """
+        if self._degrees == 1:
+            return self.unit
+        n = self._degrees
+        found = np.zeros((*self.unit.shape[:2], n, n))
+        found[:, :, : self.order, : self.order] = self.unit * self._power
+        found[:, :, 1, 1] += self.rho * self.unit[:, :, 0, 0]
+        return found
+
+    @cached_property
+    def _template(self) -> np.ndarray:
+        terms_y, terms_x = (a.terms(self._degrees) for a in (self.along_y, self.along_x))
+        rows = terms_y.reshape(-1, terms_y.shape[2])
+        across = self._content @ terms_x
+        return np.asarray(rows.T @ across.reshape(len(across), len(rows), -1))
 
     def template(self) -> np.ndarray:
         """Counts in the rectangle at amplitude 1, shape (R, ny, nx)."""
-        rows = self._terms_y.reshape(-1, self._terms_y.shape[2])
-        across = self.unit @ self._terms_x
-        image = rows.T @ across.reshape(len(across), len(rows), -1)
-        if self.rho:
-            left = self.along_y.moment(0).T * self.unit[:, None, :, 0, 0]
-            image += self.rho * (left @ self.along_x.moment(0))
-        return np.asarray(image)
+        return self._template
 
     def counts(self) -> np.ndarray:
         """Counts in the rectangle."""
-        return self.template() * self.amplitude
+        return self._template * self.amplitude
 
     def plain_image(self, unit: np.ndarray) -> np.ndarray:
         """The image of a mixture, shape (R, W), at an even exposure."""
         return np.asarray((self.along_y.value.T * unit[:, None, :]) @ self.along_x.value)
+
+    @cached_property
+    def _jets(self) -> tuple[np.ndarray, np.ndarray]:
+        """`PixelIntegrals.jet` along y and x, each of shape (3, W, degree, n)."""
+        return self.along_y.jet(self._degrees), self.along_x.jet(self._degrees)
 
     def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Derivatives of the counts by pixel x, by y and by size, at an even response.
 
         Each of shape (R, ny, nx).
         """
-        ax, ay, unit = self.along_x, self.along_y, self.unit[:, :, 0, 0] * self.amplitude
-        left = ay.value.T * unit[:, None, :]
-        by_x = -left @ (ax.moment(0) / ax.sigma[:, None])
-        by_y = -((ay.moment(0) / ay.sigma[:, None]).T * unit[:, None, :]) @ ax.value
+        unit = self.unit[:, None, :, 0, 0] * self.amplitude
+        (y, y_moved, y_wider), (x, x_moved, x_wider) = (jet[:, :, 0] for jet in self._jets)
+        left = y.T * unit
+        by_x, by_y = left @ x_moved, (y_moved.T * unit) @ x
         if not self.size:
             return by_x, by_y, np.zeros_like(by_x)
-        share = self.size / self.sigma**2
-        by_size = -left @ (ax.moment(1) * share[:, None])
-        by_size -= ((ay.moment(1) * share[:, None]).T * unit[:, None, :]) @ ax.value
+        by_size = (left * (self.scale[0] * self.ratio)) @ x_wider
+        by_size += (y_wider.T * (unit * (self.scale[1] * self.ratio))) @ x
         return by_x, by_y, by_size
 
     def pull_back(self, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -427,51 +492,47 @@ class SourceState:
         by_size : float
             By the source's sigma in degrees, for amplitude 1.
         """
-        ax, ay, unit = self.along_x, self.along_y, self.unit
-        terms_x, terms_y = self._terms_x, self._terms_y
-        rows = terms_y.reshape(-1, terms_y.shape[2])
-        below = (rows @ slope).reshape(len(slope), *terms_y.shape[:2], -1)
-        by_unit = below @ terms_x.transpose(0, 2, 1)
-        across = (unit @ terms_x).reshape(len(slope), len(rows), -1)
-        # What multiplies the terms of each axis in the statistic: shape (W, N, n).
-        over_x = (unit.transpose(0, 1, 3, 2) @ below).sum(axis=0)
-        over_y = (across @ slope.transpose(0, 2, 1)).sum(axis=0).reshape(terms_y.shape)
-        by_x, by_sx, by_rx = ax.pull_back(over_x, self.order, self.ratio)
-        by_y, by_sy, by_ry = ay.pull_back(over_y, self.order, self.ratio)
-        by_rho = 0.0
-        if self.rho:
-            x0, y0 = ax.moment(0), ay.moment(0)
-            plain = unit[:, :, 0, 0]
-            to_x = slope @ x0.T
-            turned = np.einsum("wi,riw->rw", y0, to_x)
-            by_unit[:, :, 0, 0] += self.rho * turned
-            by_rho = float(np.vdot(plain, turned))
-            rest_y = np.einsum("rw,riw->wi", plain, to_x)
-            rest_x = np.einsum("rw,rwj->wj", plain, y0 @ slope)
-            rho = self.rho
-            by_x += rho * np.einsum("wj,wj->w", ax.moment(1), rest_x) / ax.sigma
-            by_y += rho * np.einsum("wi,wi->w", ay.moment(1), rest_y) / ay.sigma
-            by_sx += rho * np.einsum("wj,wj->w", ax.moment(2), rest_x) / ax.sigma
-            by_sy += rho * np.einsum("wi,wi->w", ay.moment(2), rest_y) / ay.sigma
-        by_nodes = self.unit_slopes.reshape(len(self.unit_slopes), -1) @ by_unit.ravel()
-        by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
-        if len(by_nodes) > 2:
-            by_scale += by_nodes[2:4] * self.size
+        jet_y, jet_x = self._jets
+        n_bands, content = len(slope), self._content
+        below = (jet_y.reshape(-1, jet_y.shape[3]) @ slope).reshape(n_bands, *jet_y.shape[:3], -1)
+        turned = jet_x.transpose(0, 1, 3, 2)
+        # By the products of terms, with one axis moved or wider: (R, 3 or 2, W, degree, degree).
+        over_x, over_y = below[:, :1] @ turned, below[:, 1:] @ turned[0]
+        by_content = over_x[:, 0]
+        by_x, by_sx = (over_x[:, 1:] * content[:, None]).sum(axis=(0, 3, 4))
+        by_y, by_sy = (over_y * content[:, None]).sum(axis=(0, 3, 4))
+        by_unit = by_content[:, :, : self.order, : self.order]
+        if self.order > 1:
+            by_unit = by_unit * self._power
         by_xy = np.array([by_x.sum(), by_y.sum()])
+        by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
         scale_slopes = 0.5 * self.metric[1:, [0, 2]] / self.scale
-        by_xy += scale_slopes @ by_scale
         if self.rho:
+            by_rho = float(np.vdot(by_content[:, :, 1, 1], self.unit[:, :, 0, 0]))
             rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
             rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
             by_xy += by_rho * rho_slopes
-        by_xy += by_nodes[:2]
+            by_unit = by_unit.copy()
+            by_unit[:, :, 0, 0] += self.rho * by_content[:, :, 1, 1]
+        by_nodes = self.unit_slopes.reshape(len(self.unit_slopes), -1) @ by_unit.ravel()
+        if len(by_nodes) > 2:
+            by_scale += by_nodes[2:4] * self.size
+        by_xy += scale_slopes @ by_scale + by_nodes[:2]
         if not self.size:
             return by_unit, by_xy, 0.0
         by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ self.ratio)
-        by_size += float((by_rx + by_ry) @ ((1.0 - self.ratio**2) / self.sigma))
+        if self.order > 1:
+            by_size += self._by_ratio(by_content) @ ((1.0 - self.ratio**2) / self.sigma)
         if len(by_nodes) > 2:
             by_size += float(by_nodes[2:4] @ self.scale + by_nodes[4])
         return by_unit, by_xy, by_size
+
+    def _by_ratio(self, by_content: np.ndarray) -> np.ndarray:
+        """From the derivative by `_content` to that by `ratio`, shape (W,)."""
+        degree = np.add.outer(np.arange(self.order), np.arange(self.order))
+        own = by_content[:, :, : self.order, : self.order]
+        rate = self.unit * self._power * (degree / self.ratio[:, None, None])
+        return np.asarray((own * rate).sum(axis=(0, 2, 3)))
 
 
 def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:
@@ -479,7 +540,7 @@ def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:
     total = abs(float(mixture.sum()))
     if not total > 0:
         return float(5.0 * widths.min())
-    distance = np.linspace(0.0, 5.0 * float(widths.max()), 400)
+    distance = np.linspace(0.0, 5.0 * float(widths.max()), 80)
     tail = np.abs(erfc(distance[:, None] / (math.sqrt(2.0) * widths)) @ mixture) / total
     beyond = np.flatnonzero(tail > _TAIL)
     return float(distance[min(beyond[-1] + 1, len(distance) - 1)]) if len(beyond) else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import special
@@ -63,7 +64,9 @@ class PoissonTerm:
 
     def sum(self, mu: np.ndarray) -> float:
         """The statistic."""
-        return self.sum_and_slope(mu)[0]
+        if (mu < self.floor).any():
+            return self.sum_and_slope(mu)[0]
+        return self._sum(mu, np.log(mu))
 
     def sum_and_slope(self, mu: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivative with respect to each pixel's prediction."""
@@ -71,17 +74,18 @@ class PoissonTerm:
         low = mu < self.floor
         if low.any():
             bent = np.where(low, mu / self.floor - 1.0, 0.0)
+            held = np.where(low, self.floor, mu)
             positive = np.where(low, self.floor * np.exp(np.maximum(bent, -700.0)), mu)
-            log = np.log(np.where(low, self.floor, mu)) + bent
-            slope = 2.0 * (positive / np.where(low, self.floor, mu) * _or_one(weight))
-            slope -= 2.0 * n / np.where(low, self.floor, mu)
-        else:
-            positive, log = mu, np.log(mu)
-            slope = n / mu
-            np.subtract(1.0 if weight is None else weight, slope, out=slope)
-            slope *= 2.0
-        total = positive.sum() if weight is None else np.vdot(positive, weight)
-        return 2.0 * float(total - np.vdot(n, log)), slope
+            slope = 2.0 * (positive * _or_one(weight) - n) / held
+            return self._sum(positive, np.log(held) + bent), slope
+        slope = n / mu
+        np.subtract(1.0 if weight is None else weight, slope, out=slope)
+        slope *= 2.0
+        return self._sum(mu, np.log(mu)), slope
+
+    def _sum(self, mu: np.ndarray, log: np.ndarray) -> float:
+        total = mu.sum() if self.weight is None else np.vdot(mu, self.weight)
+        return 2.0 * float(total - np.vdot(self.n, log))
 
     def curvature(self, mu: np.ndarray) -> np.ndarray:
         """Second derivative of the statistic with respect to each pixel's prediction."""
@@ -97,32 +101,31 @@ class PoissonTerm:
 class BandSums:
     """What the statistic of a scaled background needs to know of some pixels, by band.
 
-    ``counts`` and ``log`` leave out pixels without background, whose statistic is ``fixed``.
+    ``counts`` and ``log`` leave out pixels without background, whose statistic is ``fixed``;
+    ``bare`` tells whether there are counts in such pixels.
     """
 
     background: np.ndarray
     counts: np.ndarray
     log: np.ndarray
     fixed: np.ndarray
+    bare: bool = False
 
     @classmethod
-    def of(cls, n: np.ndarray, background: np.ndarray, weight: np.ndarray | None) -> BandSums:
-        if background.size and background.min() > BARE / FLOOR:
-            filled, log = n, np.log(background)
-            fixed = np.zeros(len(n))
-        else:
-            empty = background <= BARE / FLOOR
-            filled = np.where(empty, 0.0, n)
-            log = np.log(np.where(empty, 1.0, background))
-            # What `PoissonTerm` gives for a prediction of 0.
-            fixed = 2.0 * (1.0 - math.log(BARE)) * (n - filled).sum(axis=(1, 2))
-        weighted = background if weight is None else background * weight
-        return cls(
-            weighted.sum(axis=(1, 2)),
-            filled.sum(axis=(1, 2)),
-            np.einsum("ryx,ryx->r", filled, log),
-            fixed,
-        )
+    def of(cls, n: np.ndarray, background: np.ndarray, mask: np.ndarray | None) -> BandSums:
+        """Sums over pixels (R, y, x), those of the mask if there is one."""
+        sums = np.zeros((4, len(n)))
+        for band in range(len(n)):
+            use = ... if mask is None else mask[band]
+            counts, expected = n[band][use].ravel(), background[band][use].ravel()
+            sums[0, band] = expected.sum()
+            filled = expected > BARE / FLOOR
+            if not filled.all():
+                # What `PoissonTerm` gives for a prediction of 0.
+                sums[3, band] = 2.0 * (1.0 - math.log(BARE)) * counts[~filled].sum()
+                counts, expected = counts[filled], expected[filled]
+            sums[1:3, band] = counts.sum(), counts @ np.log(expected)
+        return cls(sums[0], sums[1], sums[2], sums[3], bool(sums[3].any()))
 
     def minus(self, other: BandSums) -> BandSums:
         return BandSums(
@@ -137,12 +140,20 @@ class BandSums:
 
         Bends below `FLOOR` as `PoissonTerm` does.
         """
-        held = np.maximum(factor, FLOOR)
-        bent = np.minimum(factor / FLOOR - 1.0, 0.0)
-        positive = held * np.exp(np.maximum(bent, -700.0))
-        stat = 2.0 * (positive * self.background - self.counts * (np.log(held) + bent) - self.log)
-        slope = 2.0 * (self.background * positive - self.counts) / held
-        return float(np.sum(stat + self.fixed)), slope
+        held = positive = factor
+        log = np.log(np.maximum(factor, FLOOR))
+        if factor.min() < FLOOR:
+            held = np.maximum(factor, FLOOR)
+            bent = np.minimum(factor / FLOOR - 1.0, 0.0)
+            positive = held * np.exp(np.maximum(bent, -700.0))
+            log = log + bent
+        expected = positive * self.background
+        stat = 2.0 * (expected.sum() - self.counts @ log) + self._constant
+        return float(stat), 2.0 * (expected - self.counts) / held
+
+    @cached_property
+    def _constant(self) -> float:
+        return float((self.fixed - 2.0 * self.log).sum())
 
     def curvature(self, factor: np.ndarray) -> np.ndarray:
         """Second derivative by each band's factor (0 where bent: only the slope matters there)."""

@@ -167,7 +167,7 @@ class Stamps:
         )
         factors = [(along_y.value, along_x.value)]
         if abs(rho) > 1e-9:
-            factors.append((rho * along_y.moment(0), along_x.moment(0)))
+            factors.append((rho * along_y.terms(2)[:, 1], along_x.terms(2)[:, 1]))
         images = sum(rows[:, :, None] * columns[:, None, :] for rows, columns in factors)
         return cls(factors, np.asarray(images))
 

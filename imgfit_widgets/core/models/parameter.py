@@ -8,7 +8,7 @@ assigned, with a `ModelError` that names ``MODEL.PARAMETER``, the value and what
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import traitlets
@@ -378,13 +378,17 @@ class ParameterOwner:
             field.make(self.kind, values.get(name)) for name, field in fields.items()
         )
 
+    _declared: ClassVar[dict[str, ParameterField]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = {k: v for k, v in vars(cls).items() if isinstance(v, ParameterField)}
+        cls._declared = cls._declared | own
+
     @classmethod
     def fields(cls) -> dict[str, ParameterField]:
         """The declared parameters, by name, in order."""
-        found: dict[str, ParameterField] = {}
-        for base in reversed(cls.__mro__):
-            found |= {k: v for k, v in vars(base).items() if isinstance(v, ParameterField)}
-        return found
+        return cls._declared
 
     def canonical_values(self) -> np.ndarray:
         """Parameter values in the units that the class declares, float64."""
