@@ -161,7 +161,7 @@ class ShapeChoice(Choice):
         (self.path.add_class if session.error else self.path.remove_class)("imgfit-invalid")
 
 
-class DatasetsChoice(widgets.HBox):
+class DatasetsChoice(widgets.VBox):
     """Which datasets the source in the table is in; shown where there are several."""
 
     def __init__(self, session: Session) -> None:
@@ -169,8 +169,8 @@ class DatasetsChoice(widgets.HBox):
         self.select = widgets.SelectMultiple(
             tooltip="Datasets that contain the source; Ctrl or Shift chooses several"
         ).add_class("imgfit-datasets-names")
-        super().__init__([text("datasets", "imgfit-cell-name"), self.select])
-        self.add_class("imgfit-rename")
+        label = text("datasets", "imgfit-cell-name")
+        super().__init__([row(label, self.select, classes="imgfit-rename")])
         self.select.observe(self._chosen, "value")
 
     def follow(self, model: Any) -> None:

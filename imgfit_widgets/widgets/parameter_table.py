@@ -181,7 +181,7 @@ class Ties(widgets.VBox):
         pairs = [cell for pair in zip(self.labels, self.numbers, strict=True) for cell in pair]
         super().__init__(
             [
-                row(text("linked with", "imgfit-tie-label"), self.link),
+                row(text("link", "imgfit-tie-label"), self.link),
                 row(text("prior", "imgfit-tie-label"), self.prior, *pairs),
                 self.refusal,
             ]
