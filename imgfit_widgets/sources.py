@@ -20,6 +20,7 @@ from .core.models import (
 from .core.models.regions import models_from_ds9
 
 START_FLUX = 1e-12  # cm-2 s-1; only a start, the counts at the place decide
+MAX_ECCENTRICITY = 0.999  # by hand; an ellipse without a width has no brightness
 MIN_SIZE = 1e-4  # deg; a source that is dragged smaller would be a point
 
 
@@ -113,6 +114,7 @@ def reshaped_by_hand(source: SkyModel, values: dict[str, float]) -> dict[str, fl
         parameter = source.spatial_model.parameters[name]
         if name in source.spatial_model.size_names:
             value = max(value, MIN_SIZE)
+        value = min(value, MAX_ECCENTRICITY) if name == "e" else value
         inside = float(
             np.fmin(np.fmax(value / parameter.factor_to_expected, parameter.min), parameter.max)
         )
