@@ -22,12 +22,13 @@ from .core.fit import Fit, FitResult
 from .core.models import Models, SkyModel
 from .editing import Editing
 from .exports import Exports
+from .searching import Searching
 from .state import recipe
 from .task import Task
 from .verbs import verb
 
 
-class Session(Editing, Exports):
+class Session(Editing, Searching, Exports):
     """A `State` and the verbs that change it.
 
     Parameters
@@ -130,6 +131,14 @@ class Session(Editing, Exports):
         self._put(self.models, new, None if config is None else recipe(config, geometry))
         if first:
             self.history.absorb()
+
+    @verb
+    def add_found(self, peak: str) -> str:
+        """Add a peak of the last search as a point source; its name."""
+        row, search = self.found(peak), self.search
+        frame = None if search is None else search.found.frame
+        name = self.models.unique_name("Source")
+        return self.add_source(float(row["lon"]), float(row["lat"]), frame, name=name)
 
     # --- by hand
     def begin_drag(self, name: str) -> None:

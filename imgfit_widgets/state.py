@@ -144,7 +144,7 @@ class State(HasTraits):
             "snap": "Moving the source",
         }  # fmt: skip
         if verb in ("reduce", "read_datasets", "fit", "snap") and self.task.running:
-            return busy.get(self.task.kind, "Busy")
+            return busy.get(self.task.kind, "Looking around the minimum")
         if verb == "read_datasets" and self.config.general.datasets_file is None:
             return "Name a file of datasets first"
         if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
