@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import session_files as files
+from .core.models.regions import models_to_regions
 from .state import State
 
 
@@ -25,6 +26,11 @@ class Exports(State):
     def export_models(self) -> tuple[str, bytes]:
         """The models as YAML."""
         return "models.yaml", self.models.to_yaml().encode()
+
+    def export_regions(self) -> tuple[str, bytes]:
+        """The outlines of the sources as DS9 regions."""
+        regions = models_to_regions(self.models)
+        return "sources.reg", str(regions.serialize(format="ds9")).encode()
 
     def export_dataset(self) -> tuple[str, bytes]:
         """The displayed dataset as FITS."""

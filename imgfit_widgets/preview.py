@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .changes import signature
 from .core.dataset import Datasets
 from .core.errors import ImgfitError, ModelError
 from .core.fit import LiveLikelihood, LiveState
@@ -110,10 +111,8 @@ class _Key:
     def __init__(self, datasets: Datasets, models: Models) -> None:
         parameters = list(models.parameters)
         self._parts = [datasets, *models, *parameters, *(p.unit for p in parameters)]
-        numbers = [(p.owner, p.name, p.value, p.min, p.max, p.frozen) for p in parameters]
-        names = [(model.name, model.datasets_names) for model in models]
-        frames = [model.frame for model in models.sky_models]
-        self._text = repr((numbers, names, frames))  # as text, in which NaN equals NaN
+        # As text, in which NaN equals NaN.
+        self._text = repr(([p.value for p in parameters], signature(models)))
 
     def same(self, other: _Key) -> bool:
         """Whether a likelihood compiled from either is the same."""

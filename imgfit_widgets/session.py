@@ -17,16 +17,18 @@ from . import reducing, sources
 from . import session_files as files
 from .core.config import AnalysisConfig
 from .core.dataset import Datasets, MapDataset
-from .core.errors import ImgfitError, ModelError
+from .core.errors import ImgfitError
 from .core.fit import Fit, FitResult
-from .core.models import Models, SkyModel, SpatialModel
+from .core.models import Models, SkyModel
+from .editing import Editing
 from .exports import Exports
+from .searching import Searching
 from .state import recipe
 from .task import Task
 from .verbs import verb
 
 
-class Session(Exports):
+class Session(Editing, Searching, Exports):
     """A `State` and the verbs that change it.
 
     Parameters
@@ -130,64 +132,13 @@ class Session(Exports):
         if first:
             self.history.absorb()
 
-    # --- models
     @verb
-    def set_models(self, models: Models | str) -> None:
-        """Take over models: an object or YAML text."""
-        new = Models.from_yaml(models) if isinstance(models, str) else models.copy()
-        self._put(new, self.datasets, self._reduced)
-
-    @verb
-    def add_source(
-        self,
-        lon: float,
-        lat: float,
-        frame: str | None = None,
-        spatial: str | type[SpatialModel] = "point",
-        name: str | None = None,
-    ) -> str:
-        """Add a source at (lon, lat) in degrees of ``frame``, by default the map's; its name.
-
-        Its amplitude is the one that the counts at that place ask for.
-        """
-        dataset = self._dataset("add_source")
-        name = name or self.models.unique_name("Source")
-        source = sources.new_source(dataset, (lon, lat), frame, spatial, name)
-        self.models.insert(len(self.models.sky_models), source)
-        self._move(name)
-        self.selected = name
-        return name
-
-    @verb
-    def remove_source(self, name: str | None = None) -> None:
-        """Remove a model, the selected source by default."""
-        if not name:
-            self._require("remove_source")
-        self.models.remove(name or self.selected)
-        self.select(self.selected)
-
-    @verb
-    def rename(self, old: str, new: str) -> None:
-        """Give a model another name, which no other model has."""
-        model, new = self.models[old], new.strip()
-        if not new:
-            raise ModelError(f"{old}: the new name is empty; expected at least one character")
-        if new != old and new in self.models.names:
-            raise ModelError(f"{old}: there is a model {new!r} already; expected another name")
-        model.name = new
-        if self.selected == old:
-            self.selected = new
-
-    @verb
-    def set_shape(self, name: str, tag: str) -> None:
-        """Give a source another spatial model at the same position."""
-        if tag not in self.models[name].spatial_model.tag:
-            self.models.replace(name, sources.reshaped(self.models[name], tag))
-            self._move(name)
-
-    def select(self, name: str) -> None:
-        """Select a model by name; an empty or unknown name selects none."""
-        self.selected = name if name in self.models.names else ""
+    def add_found(self, peak: str) -> str:
+        """Add a peak of the last search as a point source; its name."""
+        row, search = self.found(peak), self.search
+        frame = None if search is None else search.found.frame
+        name = self.models.unique_name("Source")
+        return self.add_source(float(row["lon"]), float(row["lat"]), frame, name=name)
 
     # --- by hand
     def begin_drag(self, name: str) -> None:
@@ -206,7 +157,16 @@ class Session(Exports):
     @verb
     def drag_size(self, name: str, value: float) -> None:
         """Give a source another size, in degrees; fluxes are solved anew."""
-        self._move(name, **sources.resized(self.models[name], value))
+        size = self.models[name].spatial_model.size_parameter
+        self.drag_shape(name, **({} if size is None else {size: value}))
+
+    @verb
+    def drag_shape(self, name: str, **values: float) -> None:
+        """Give a source other shape parameters, angles in degrees; fluxes are solved anew.
+
+        A value beyond a limit stops there.
+        """
+        self._move(name, **sources.reshaped_by_hand(self.models[name], values))
 
     def end_drag(self) -> None:
         """Let go."""
@@ -281,7 +241,7 @@ class Session(Exports):
     @verb
     def open(self, source: str | Path | bytes) -> None:
         """Take over a session file, from a path or its content; `reduce` then makes the data."""
-        saved = files.read_session(source)
+        saved = files.read_session(source, self.data_roots)
         # Refused, if at all, before anything is taken over.
         sources.for_datasets(saved.models, self.datasets)
         self.config.take(saved.config)

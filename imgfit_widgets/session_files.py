@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from .core.config import AnalysisConfig
 from .core.data import Observation
@@ -72,8 +73,12 @@ def export_session(saved: Saved) -> tuple[str, bytes]:
     return "session.imgfit", buffer.getvalue()
 
 
-def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
+def read_session(
+    source: str | os.PathLike[str] | bytes, roots: Sequence[str | os.PathLike[str]] = ()
+) -> Saved:
     """Read and check a session file, from a path or its content.
+
+    Images that its models name are read only below ``roots``; none given allows all.
 
     Raises
     ------
@@ -99,6 +104,7 @@ def read_session(source: str | os.PathLike[str] | bytes) -> Saved:
         raise DataError(f"{name}: not a session file; expected one saved here") from None
     if version > FORMAT:
         raise DataError(f"{name}: saved by a later version (format {version}, expected {FORMAT})")
+    check_models(models, roots)
     found = Models.from_yaml(models)
     if covariance:
         found.covariance = _matrix(covariance, len(found.parameters), name)
@@ -207,6 +213,20 @@ def check_path(
             f"{key}: {str(value)!r} is not in a folder that this server may read; expected a path "
             f"below {' or '.join(map(str, roots))}"
         )
+
+
+def check_models(text: str, roots: Sequence[str | os.PathLike[str]]) -> None:
+    """Refuse models whose images lie outside of ``roots``, before any of them is read."""
+    if not roots:
+        return
+    try:
+        components = yaml.safe_load(text)["components"]
+        shapes = [item["spatial"] for item in components if "spatial" in item]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return  # whoever reads the models says what is wrong with them
+    for shape in shapes:
+        if isinstance(shape, dict) and "filename" in shape:
+            check_path("spatial.filename", str(shape["filename"]), roots)
 
 
 def check_observations(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from .changes import shape_of
 from .core.analysis import with_background
 from .core.dataset import Datasets, MapDataset
 from .core.errors import ModelError
 from .core.maps import WcsGeom
 from .core.models import (
-    SPATIAL_MODELS,
     Component,
     Models,
     Parameter,
@@ -15,8 +17,10 @@ from .core.models import (
     SkyModel,
     SpatialModel,
 )
+from .core.models.regions import models_from_ds9
 
 START_FLUX = 1e-12  # cm-2 s-1; only a start, the counts at the place decide
+MAX_ECCENTRICITY = 0.999  # by hand; an ellipse without a width has no brightness
 MIN_SIZE = 1e-4  # deg; a source that is dragged smaller would be a point
 
 
@@ -56,14 +60,28 @@ def new_source(
     edges = dataset.energy_axis.edges
     spectrum = PowerLaw2SpectralModel(amplitude=START_FLUX, emin=edges[0], emax=edges[-1])
     spectrum.index.frozen = True  # one image says nothing of it
-    return SkyModel(spectrum, _shape(spatial).new_at(lon, lat, geom.frame), name=name)
+    return SkyModel(spectrum, shape_of(spatial).new_at(lon, lat, geom.frame), name=name)
 
 
-def reshaped(source: SkyModel, tag: str) -> SkyModel:
-    """The source with another spatial model at the same position."""
-    lon, lat = source.spatial_model.position_lonlat
-    shape = _shape(tag).new_at(lon, lat, source.frame)
-    return SkyModel(source.copy().spectral_model, shape, source.name, source.datasets_names)
+def from_regions(text: str, dataset: MapDataset, models: Models) -> list[SkyModel]:
+    """Sources of the shape of DS9 regions, with start values as of `new_source`.
+
+    Raises
+    ------
+    ModelError
+        The text is no region file, or a region is no shape of a source or not on the map.
+    """
+    taken, found = list(models.names), []
+    for model in models_from_ds9(text):
+        shape, name, number = model.spatial_model, model.name, 1
+        while name in taken:
+            number += 1
+            name = f"{model.name}-{number}"
+        taken.append(name)
+        source = new_source(dataset, shape.position_lonlat, shape.frame, "point", name)
+        source.spatial_model = shape.copy()
+        found.append(source)
+    return found
 
 
 def only_position(models: Models, name: str) -> Models:
@@ -89,13 +107,19 @@ def moved(geom: WcsGeom, source: SkyModel, lon: float, lat: float) -> dict[str, 
     }
 
 
-def resized(source: SkyModel, size: float) -> dict[str, float]:
-    """Parameters that give a source a size in degrees; none for a point."""
-    name = source.spatial_model.size_parameter
-    if name is None:
-        return {}
-    factor = source.spatial_model.parameters[name].factor_to_expected
-    return {name: max(size, MIN_SIZE) / factor}
+def reshaped_by_hand(source: SkyModel, values: dict[str, float]) -> dict[str, float]:
+    """Shape parameters, in degrees where they are angles, kept within their limits."""
+    found = {}
+    for name, value in values.items():
+        parameter = source.spatial_model.parameters[name]
+        if name in source.spatial_model.size_names:
+            value = max(value, MIN_SIZE)
+        value = min(value, MAX_ECCENTRICITY) if name == "e" else value
+        inside = float(
+            np.fmin(np.fmax(value / parameter.factor_to_expected, parameter.min), parameter.max)
+        )
+        found[name] = inside
+    return found
 
 
 def stepped(geom: WcsGeom, source: SkyModel, dx: float, dy: float) -> tuple[float, float]:
@@ -140,13 +164,3 @@ def for_datasets(models: Models, datasets: Datasets | None) -> tuple[Component, 
         if own is not None and kept.background_model(dataset.name) is None:
             kept.append(own.copy())
     return tuple(with_background(kept, datasets))
-
-
-def _shape(spatial: str | type[SpatialModel]) -> type[SpatialModel]:
-    """A spatial model class from one of its tags."""
-    if not isinstance(spatial, str):
-        return spatial
-    known = {tag: cls for cls in SPATIAL_MODELS for tag in cls.tag}
-    if spatial not in known:
-        raise ModelError(f"{spatial!r} is not a shape; expected one of {', '.join(known)}")
-    return known[spatial]

@@ -17,6 +17,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Unicode, observe
 
 from . import sources
+from .changes import signature
 from .core.config import AnalysisConfig
 from .core.dataset import Datasets, MapDataset
 from .core.errors import ImgfitError
@@ -98,9 +99,8 @@ class State(HasTraits):
         if result is None or list(result.datasets) != list(self.datasets or ()):
             return False
         now, then = list(self.models.parameters), result.parameters
-        return len(now) == len(then) and all(
-            (p.owner, p.name, p.frozen) == (row["model"], row["name"], row["frozen"])
-            and math.isclose(p.value, row["value"], rel_tol=1e-9)
+        return signature(self.models) == signature(result.models) and all(
+            math.isclose(p.value, row["value"], rel_tol=1e-9)
             for p, row in zip(now, then, strict=True)
         )
 
@@ -144,7 +144,7 @@ class State(HasTraits):
             "snap": "Moving the source",
         }  # fmt: skip
         if verb in ("reduce", "read_datasets", "fit", "snap") and self.task.running:
-            return busy.get(self.task.kind, "Busy")
+            return busy.get(self.task.kind, "Looking around the minimum")
         if verb == "read_datasets" and self.config.general.datasets_file is None:
             return "Name a file of datasets first"
         if verb in ("fit", "snap", "nudge", "add_source", "export_dataset") and not self.datasets:
@@ -267,12 +267,9 @@ class State(HasTraits):
     def _take(self) -> Step[_Moment]:
         config, models = self.config.to_dict(), self.models
         asked = (self.geometry, self.skip_failed)
-        numbers = [
-            (p.owner, p.name, p.value, p.unit_text, p.error, p.min, p.max, p.frozen)
-            for p in models.parameters
-        ]
-        shapes = [(m.spatial_model.tag[0], m.frame, m.datasets_names) for m in models.sky_models]
-        token = repr((config, asked, numbers, shapes, id(self.datasets), id(self.fit_result)))
+        numbers = [(p.value, p.error) for p in models.parameters]
+        ids = id(self.datasets), id(self.fit_result)
+        token = repr((config, asked, signature(models), numbers, *ids))
         moment = _Moment(
             config,
             asked,

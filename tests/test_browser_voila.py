@@ -100,7 +100,7 @@ def test_a_clicked_dragged_and_fitted_source_is_that_of_the_command_line(
 def test_a_gaussian_is_sized_by_its_handle(workbench):
     page, sky = workbench.page, workbench.map
     workbench.add_source(*CENTRE)
-    workbench.find(".imgfit-shape select").select_option(label="gauss")
+    workbench.find(".imgfit-shape select").select_option(label="Gaussian (gauss)")
     until(page, lambda: workbench.row("sigma").count() == 1, "a sigma in the table")
     before, before_ts = workbench.parameter("sigma"), workbench.delta_ts
     centre = workbench.held()
@@ -280,7 +280,7 @@ def test_a_cancelled_reduction_and_fit_leave_everything_as_it_was(workbench):
 
     workbench.start(".imgfit-reduce-button")
     workbench.wait_for_status("done")
-    workbench.find(".imgfit-shape select").select_option(label="gauss")
+    workbench.find(".imgfit-shape select").select_option(label="Gaussian (gauss)")
     until(page, lambda: workbench.row("sigma").count() == 1, "a sigma in the table")
     names = ("lon_0", "lat_0", "sigma", "amplitude")
     before = workbench.settled_parameters(*names)
@@ -291,7 +291,7 @@ def test_a_cancelled_reduction_and_fit_leave_everything_as_it_was(workbench):
     assert workbench.parameters(*names) == before
     assert (workbench.results(), workbench.error) == (found, "")
 
-    workbench.find(".imgfit-shape select").select_option(label="point")
+    workbench.find(".imgfit-shape select").select_option(label="Point (point)")
     until(page, lambda: workbench.row("sigma").count() == 0, "no sigma in the table")
     workbench.fit()
     again = workbench.results()

@@ -236,8 +236,9 @@ def test_list_selects_shapes_and_removes(session):
     assert len(items) == 3 and editor.shown.name == "Source-2"
     items[0].children[1].click()
     assert session.selected == "Source-1" and "imgfit-selected" in items[0]._dom_classes
-    items[0].children[2].value = "GaussianSpatialModel"
+    editor.shape.select.value = "gauss"
     assert session.models["Source-1"].spatial_model.tag[-1] == "gauss"
+    assert editor.list.children[0].children[2].value == "gauss"
     assert [line.parameter.name for line in editor.rows][-3:] == ["sigma", "e", "phi"]
     editor.list.children[1].children[3].click()
     assert session.models.names == ["Source-1", "stacked-bkg"]

@@ -180,6 +180,10 @@ class MapDataset:
         mask = np.broadcast_to(inside[:, None, None], self.geom.data_shape)
         return self._replace(mask_fit=WcsNDMap(self.geom, mask))
 
+    def with_models(self, models: Models | None) -> MapDataset:
+        """The dataset with other models; the data are shared."""
+        return self._replace(models=models)
+
     def _replace(self, **changes: Any) -> MapDataset:
         values = {
             key: getattr(self, key)

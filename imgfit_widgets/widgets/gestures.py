@@ -47,8 +47,9 @@ class Outline(NamedTuple):
 class Overlay:
     """A source on the map.
 
-    ``x, y`` are map pixels; ``handle`` is the place at which its size is dragged; ``error_x`` and
-    ``error_y`` are the ends of its one-sigma position errors, shape (2, 2): point, (x, y).
+    ``x, y`` are map pixels; ``handle`` is the place at which its size is dragged, ``further`` those
+    of other parts of its shape, by a name for each; ``errors`` are the ends of its one-sigma
+    position errors, shape (2, 2): point, (x, y); ``uncertainty`` are curves that hold the position.
     """
 
     name: str
@@ -59,10 +60,17 @@ class Overlay:
     outlines: tuple[Outline, ...] = ()
     handle: tuple[float, float] | None = None
     errors: tuple[FloatArray, ...] = field(default=())
+    further: tuple[tuple[str, tuple[float, float]], ...] = ()
+    uncertainty: tuple[Outline, ...] = ()
+
+    def place(self, part: str) -> tuple[float, float]:
+        """Where a part is held: the centre, the size handle, or a further one."""
+        places = {"handle": self.handle, **dict(self.further)}
+        return places.get(part) or (self.x, self.y)
 
 
 class Hit(NamedTuple):
-    """What lies under the pointer: a source's centre (``source``) or its size ``handle``."""
+    """What lies under the pointer: a centre (``source``), a size ``handle`` or a further one."""
 
     name: str
     part: str
@@ -122,6 +130,7 @@ def hit_test(
         ]
         if overlay.handle is not None:
             targets.append(("handle", overlay.handle, 2.0))
+        targets += [(part, place, 2.0) for part, place in overlay.further]
         for part, (at_x, at_y), advantage in targets:
             distance = math.hypot((x - at_x) * zoom[0], (y - at_y) * zoom[1])
             if distance <= tolerance:
@@ -261,11 +270,7 @@ class Mouse:
             self._press = _Press("none", pixel, at)
             if hit is not None and surface.mode != "navigate":
                 target = next(item for item in surface.overlays if item.name == hit.name)
-                held = (
-                    target.handle
-                    if hit.part == "handle" and target.handle
-                    else (target.x, target.y)
-                )
+                held = target.place(hit.part)
                 grip = (held[0] - at[0], held[1] - at[1])
                 self._press = _Press("hit", pixel, at, hit, grip)
 

@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
 from traitlets import Bool, HasTraits, link
 
-from ..core.maps import WcsGeom, separation
+from ..core.maps import WcsGeom
+from ..core.models import SpatialModel
+from ..core.models.spatial import EllipticModel
+from ..core.models.spatial_base import separation_angle
 from ..session import Session
 from ..task import Owner
 from .gestures import Hit
@@ -90,10 +94,9 @@ class Hand(HasTraits):
         self.busy = True
         self._session.begin_drag(hit.name)
         if hit.part == "handle":
-            model = self._session.models[hit.name].spatial_model
-            size = model.parameters[model.size_parameter].value
-            handle = next(o.handle for o in self._figure().overlays if o.name == hit.name)
-            distance = self._distance(hit.name, *(handle or (0.0, 0.0)))
+            size = _size(self._session.models[hit.name].spatial_model)
+            overlay = next(o for o in self._figure().overlays if o.name == hit.name)
+            distance = self._polar(hit.name, *overlay.place("handle"))[0]
             self._size_per_degree = size / max(distance, 1e-9)
 
     def drag(self, hit: Hit, x: float, y: float) -> None:
@@ -101,9 +104,12 @@ class Hand(HasTraits):
         session, geom = self._session, self._geom
         if hit.name not in session.models.names or geom is None:
             return
-        if hit.part == "handle":
-            size = self._size_per_degree * self._distance(hit.name, x, y)
-            session.attempt(session.drag_size, hit.name, size)
+        if hit.part != "source":
+            distance, angle = self._polar(hit.name, x, y)
+            if hit.part == "handle":
+                distance *= self._size_per_degree
+            values = shape_values(session.models[hit.name].spatial_model, hit.part, distance, angle)
+            session.attempt(session.drag_shape, hit.name, **values)
         else:
             lon, lat = (float(value) for value in geom.pix_to_lonlat(x, y))
             session.attempt(session.drag_to, hit.name, lon, lat)
@@ -167,14 +173,39 @@ class Hand(HasTraits):
         figure = self._figure()
         figure.tool = "" if figure.tool == tool else tool
 
-    def _distance(self, name: str, x: float, y: float) -> float:
-        """Degrees on the sky between a source's centre and a map pixel."""
+    def _polar(self, name: str, x: float, y: float) -> tuple[float, float]:
+        """Degrees on the sky from a source's centre to a map pixel, and the position angle."""
         geom, model = self._geom, self._session.models[name].spatial_model
         if geom is None:
-            return 0.0
-        lon_0, lat_0 = model.position_lonlat
-        lon, lat = geom.from_frame(lon_0, lat_0, model.frame)
-        return float(separation(*geom.pix_to_lonlat([x], [y]), float(lon), float(lat))[0])
+            return 0.0, 0.0
+        place = geom.to_frame(*geom.pix_to_lonlat(x, y), model.frame)
+        lon, lat = model.position_lonlat
+        distance, angle = separation_angle(lon, lat, *place)
+        return float(distance), math.degrees(float(angle))
+
+
+def shape_values(shape: SpatialModel, part: str, distance: float, angle: float) -> dict[str, float]:
+    """Parameters of a shape whose handle lies at a distance and a position angle, in degrees.
+
+    ``handle`` is the end of the major axis, or any point of a round outline; ``minor`` the end of
+    the minor axis; ``width`` a point of the other circle of a shell.
+    """
+    size = _size(shape)
+    if part == "handle":
+        values = {str(shape.size_parameter): distance}
+        if isinstance(shape, EllipticModel) and shape.parameters["e"].value > 0.0:
+            values["phi"] = (angle + 90.0) % 180.0 - 90.0
+        return values
+    ratio = distance / max(size, 1e-9)
+    if part == "minor":
+        return {"e": math.sqrt(max(1.0 - min(ratio, 1.0) ** 2, 0.0))}
+    return {"eta": 1.0 - ratio} if "eta" in shape.parameters.names else {"width": distance - size}
+
+
+def _size(shape: SpatialModel) -> float:
+    """The size parameter in degrees."""
+    parameter = shape.parameters[str(shape.size_parameter)]
+    return float(parameter.value * parameter.factor_to_expected)
 
 
 class Toolbar(widgets.HBox):

@@ -8,6 +8,8 @@ session sets, parameters and predicted counts, is drawn. `overlays_of` says how 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ipywidgets as widgets
@@ -18,7 +20,9 @@ from traitlets import link
 from ..core.errors import ImgfitError
 from ..core.estimators.display import MAP_KINDS, ResidualMap, display_map, hatching, kinds_of
 from ..core.maps import WcsGeom
-from ..core.models import Models, SkyModel
+from ..core.models import Models, SkyModel, SpatialModel
+from ..core.models.spatial import EllipticModel
+from ..core.models.spatial import Outline as SkyCurve
 from ..session import Session
 from .events import EventQueue
 from .gestures import Outline, Overlay
@@ -54,6 +58,7 @@ def overlays_of(
     errors: bool = False,
     zoom: float = math.inf,
     stretch: float | None = None,
+    uncertainty: Mapping[str, Sequence[SkyCurve]] = MappingProxyType({}),
 ) -> tuple[Overlay, ...]:
     """How the sources of models look on a map.
 
@@ -69,6 +74,8 @@ def overlays_of(
         Screen pixels per map pixel; a size handle stays clear of the centre on the screen.
     stretch : float, optional
         The handle's distance in units of the size, as it was when a drag took hold of it.
+    uncertainty : mapping of str to sequence of (label, longitudes, latitudes)
+        Curves around the positions of sources, in degrees of each source's frame.
     """
     least = HANDLE_REACH / zoom
     return tuple(
@@ -80,6 +87,7 @@ def overlays_of(
             errors,
             least,
             stretch,
+            uncertainty.get(model.name, ()),
         )
         for model in models.sky_models
         if model.spatial_model.has_position
@@ -94,6 +102,7 @@ def _overlay(
     with_errors: bool,
     least_reach: float,
     stretch: float | None,
+    around: Sequence[SkyCurve],
 ) -> Overlay:
     shape = model.spatial_model
 
@@ -103,10 +112,21 @@ def _overlay(
     lon, lat = shape.position_lonlat
     x, y = (float(value) for value in pixels(lon, lat))
     outlines = tuple(Outline(label, *pixels(lons, lats).T) for label, lons, lats in shape.outline())
-    handle = None
+    uncertainty = tuple(Outline(label, *pixels(lons, lats).T) for label, lons, lats in around)
+    handle: tuple[float, float] | None = None
+    further: tuple[tuple[str, tuple[float, float]], ...] = ()
     if shape.size_parameter is not None and outlines and selected:
         curve = outlines[0]
         at = int(np.nanargmax(curve.x - curve.y))
+        if isinstance(shape, EllipticModel) and not (
+            shape.parameters["e"].frozen and is_round(shape)
+        ):
+            at, minor = _axes_ends(curve)
+            further = (("minor", (float(curve.x[minor]), float(curve.y[minor]))),)
+        elif len(outlines) > 1:
+            other = outlines[1]
+            up = int(np.nanargmax(other.x + other.y))
+            further = (("width", (float(other.x[up]), float(other.y[up]))),)
         handle = edge = (float(curve.x[at]), float(curve.y[at]))
         reach = math.hypot(edge[0] - x, edge[1] - y)
         share = max(1.0, least_reach / reach if reach else 1.0) if stretch is None else stretch
@@ -120,7 +140,22 @@ def _overlay(
             if d_lon or d_lat:
                 ends = np.array([-1.0, 1.0])
                 errors.append(pixels(lon + ends * d_lon, lat + ends * d_lat))
-    return Overlay(model.name, x, y, colour, selected, outlines, handle, tuple(errors))
+    return Overlay(
+        model.name, x, y, colour, selected, outlines, handle, tuple(errors), further, uncertainty
+    )
+
+
+def is_round(shape: SpatialModel) -> bool:
+    """Whether an elliptical shape is round as it is."""
+    return "e" not in shape.parameters.names or shape.parameters["e"].value == 0.0
+
+
+def _axes_ends(curve: Outline) -> tuple[int, int]:
+    """Points of an ellipse at the ends of its major and minor axis, those to the lower right."""
+    quarter = (len(curve.x) - 1) // 4
+    ends = (0, 2 * quarter), (quarter, 3 * quarter)
+    right = [max(pair, key=lambda k: float(curve.x[k] - curve.y[k])) for pair in ends]
+    return right[0], right[1]
 
 
 def _stretch(overlay: Overlay) -> float:

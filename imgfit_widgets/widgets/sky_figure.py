@@ -33,7 +33,7 @@ from ..core.maps import WcsGeom
 from ..task import Owner
 from . import palette
 from .events import EventQueue
-from .gestures import CLICK_REACH, MODES, Listener, Mouse, Overlay
+from .gestures import CLICK_REACH, MODES, Listener, Mouse, Outline, Overlay
 from .sky_ticks import Tick, View, axis_labels, grid_lines, sky_ticks
 
 FloatArray = NDArray[np.float64]
@@ -227,6 +227,8 @@ class SkyFigure(widgets.VBox):
             ["#9fb3cc"], stroke_width=0.9, opacities=[0.95], line_style="dashed"
         )
         self._curves = self._lines(["#ffffff"], stroke_width=1.7)
+        # Dashed and thin: where a source is must never look like how large it is.
+        self._uncertainty = self._lines(["#ffffff"], stroke_width=1.4, line_style="dashed")
         self._hatching = self._lines(["#22c55e"], stroke_width=1.1, opacities=[0.9])
         self._box = self._lines(["#ffffff"], stroke_width=1.5, line_style="dashed")
         # Few marks: each one that changes costs the browser a millisecond or two in every step of
@@ -280,6 +282,7 @@ class SkyFigure(widgets.VBox):
                 self._hatching,
                 self._crosses,
                 self._curves,
+                self._uncertainty,
                 self._handles,
                 self._labels,
                 self._box,
@@ -443,6 +446,13 @@ class SkyFigure(widgets.VBox):
             _stacked([curve[:, 1] for curve in curves]),
             colours,
         )
+        around = [_joined(overlay.uncertainty) for overlay in shown]
+        self._set_lines(
+            self._uncertainty,
+            _stacked([curve[:, 0] for curve in around]),
+            _stacked([curve[:, 1] for curve in around]),
+            colours,
+        )
         # The selected source gets a larger cross behind its own; a ring would look like a size.
         crosses = [(item.x, item.y, 1.0, "#ffffff") for item in shown if item.selected]
         crosses += [(item.x, item.y, 0.3, item.colour) for item in shown]
@@ -453,7 +463,8 @@ class SkyFigure(widgets.VBox):
             size=np.array([cross[2] for cross in crosses]),
             colors=[cross[3] for cross in crosses] or ["#ffffff"],
         )
-        handles = [(*item.handle, item.colour) for item in shown if item.handle is not None]
+        handles = [(*place, item.colour) for item in shown for _, place in item.further]
+        handles += [(*item.handle, item.colour) for item in shown if item.handle is not None]
         self._set(
             self._handles,
             x=np.array([handle[0] for handle in handles]),
@@ -543,6 +554,14 @@ def _stacked(curves: Sequence[FloatArray]) -> FloatArray:
     return np.array(rows) if rows else _NOWHERE
 
 
+def _joined(outlines: Sequence[Outline]) -> FloatArray:
+    """Curves one after the other, parted by NaN, after a point that draws nothing; (n, 2)."""
+    parts = [np.zeros((2, 2))]
+    for outline in outlines:
+        parts += [np.full((1, 2), np.nan), np.column_stack([outline.x, outline.y])]
+    return np.concatenate(parts)
+
+
 def _curves(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
     """Outlines of a source, and its position errors as bars with caps of 7 screen pixels.
 
@@ -550,9 +569,7 @@ def _curves(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
     bqplot complains of curves that are empty or end in NaN.
     """
     gap = np.full((1, 2), np.nan)
-    parts = [np.zeros((2, 2))]
-    for outline in overlay.outlines:
-        parts += [gap, np.column_stack([outline.x, outline.y])]
+    parts = [_joined(overlay.outlines)]
     for start, end in overlay.errors:
         along = (end - start) * zoom
         length = float(np.hypot(*along))
@@ -570,15 +587,17 @@ def _curves(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
 def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[tuple[float, float, str, str]]:
     """A source's name, and what each of its curves means."""
     labels = [(overlay.x, overlay.y, overlay.name, overlay.colour)]
-    for outline in overlay.outlines:
-        if not outline.label:
-            continue
+    named = [outline for outline in overlay.outlines if outline.label]
+    large = [outline for outline in named if np.ptp(outline.x) * zoom[0] > 40.0]
+    for outline in (*large, *overlay.uncertainty):
         if np.ptp(outline.x) * zoom[0] > 40.0:
             at = int(np.nanargmax(outline.y - 0.5 * outline.x))
             labels.append((outline.x[at], outline.y[at], outline.label, overlay.colour))
-        else:  # below it, clear of the name; the mark shifts all labels by (10, -10) pixels
-            below = float(np.nanmin(outline.y)) - 25.0 / zoom[1]
-            labels.append((overlay.x - 18.0 / zoom[0], below, outline.label, overlay.colour))
+    small = [outline for outline in named if np.ptp(outline.x) * zoom[0] <= 40.0]
+    if small:  # below them, clear of the name; the mark shifts all labels by (10, -10) pixels
+        below = min(float(np.nanmin(outline.y)) for outline in small) - 25.0 / zoom[1]
+        words = ", ".join(outline.label for outline in small)
+        labels.append((overlay.x - 18.0 / zoom[0], below, words, overlay.colour))
     for bar in overlay.errors[-1:]:
         if np.ptp(bar[:, 1]) * zoom[1] > 60.0:
             x, y = bar[int(np.argmin(bar[:, 1]))]

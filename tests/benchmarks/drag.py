@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> tuple[list[float], float]:
         workbench.wait_for_maps()
         workbench.add_source(0.0, 0.0)
         if options.shape == "gauss":
-            workbench.find(".imgfit-shape select").select_option(label="gauss")
+            workbench.find(".imgfit-shape select").select_option(label="Gaussian (gauss)")
             until(page, lambda: workbench.row("sigma").count() == 1, "a sigma in the table")
         x, y = workbench.held()
         workbench.map.hover(x, y, "move")

@@ -32,7 +32,13 @@ from .spatial import (
 )
 from .spectral import PowerLaw2SpectralModel, SpectralModel
 
-__all__ = ["models_from_regions", "models_to_regions", "read_regions", "write_regions"]
+__all__ = [
+    "models_from_ds9",
+    "models_from_regions",
+    "models_to_regions",
+    "read_regions",
+    "write_regions",
+]
 
 _ELLIPTIC: list[type[EllipticModel]] = [
     DiskSpatialModel,
@@ -108,25 +114,35 @@ def read_regions(
     frame: str | None = None,
 ) -> Models:
     """Sources from a region file of DS9 (``.reg``)."""
-    from regions import Regions
-
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise ModelError(f"{path}: region file cannot be read: {reason}") from None
+    return models_from_ds9(text, spectral_model, frame, str(path))
+
+
+def models_from_ds9(
+    text: str,
+    spectral_model: SpectralModel | None = None,
+    frame: str | None = None,
+    where: str = "regions",
+) -> Models:
+    """Sources from the text of a region file of DS9; ``where`` begins error messages."""
+    from regions import Regions
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             regions = Regions.parse(text, format="ds9")
     except Exception as error:
-        raise ModelError(f"{path}: not a region file of DS9: {error}") from None
+        raise ModelError(f"{where}: not a region file of DS9: {error}") from None
     if not len(regions):
-        raise ModelError(f"{path}: no region; expected points, circles, ellipses or annuli")
+        raise ModelError(f"{where}: no region; expected points, circles, ellipses or annuli")
     try:
         return models_from_regions(regions, spectral_model, frame)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
+        raise ModelError(f"{where}: {error}") from None
 
 
 def write_regions(

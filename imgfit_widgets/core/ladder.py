@@ -1,0 +1,219 @@
+"""Which shape has a source: a table of nested hypotheses, each fitted to the same data.
+
+A point is a disk, a Gaussian and an ellipse of size 0; a Gaussian is an ellipse without
+eccentricity. `compare_shapes` fits them all and gives a `Ladder` of `Rung`; nothing is changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import FitError, ModelError
+from .fit import Fit
+from .fit_result import FitResult
+from .inference import information_criteria
+from .models import (
+    DiskSpatialModel,
+    GaussianSpatialModel,
+    Models,
+    PointSpatialModel,
+    SkyModel,
+    SpatialModel,
+)
+from .profile import models_at
+from .profile_result import plain
+from .progress import Progress, part, silent
+from .stats import sigma_of
+
+__all__ = ["Ladder", "Rung", "compare_shapes"]
+
+START_SIZES = (0.1, 0.3)
+"""Degrees from which a size is fitted, if the source has none."""
+START_ECCENTRICITY = 0.6
+START_ANGLES = (-45.0, 0.0, 45.0, 90.0)
+_STUCK = 0.01
+"""A richer model that fits worse by more than this has not found its minimum."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """One hypothesis and what the data say of it.
+
+    Attributes
+    ----------
+    label, tag : str
+        In words, and of the spatial model.
+    against : str
+        Label of the simpler hypothesis that it contains; empty for the first.
+    ts : float
+        Statistic of the simpler one minus this one's.
+    dof : int
+        Free parameters more than the simpler one.
+    sigma : float
+        Significance of ``ts``: ``sqrt(ts)`` for a size, which is bounded at 0 (half of chi2(1)).
+    delta_ts : float
+        Statistic of the point minus this one's.
+    aic : float
+        Akaike's criterion; the lowest is preferred.
+    message : str
+        Why there is no fit, or why its numbers must not be taken at their face value.
+    """
+
+    label: str
+    tag: str
+    against: str
+    ts: float
+    dof: int
+    sigma: float
+    delta_ts: float
+    aic: float
+    message: str = ""
+    result: FitResult | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; the fit is left out."""
+        return {k: plain(v) for k, v in vars(self).items() if k != "result"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The hypotheses of one source, the simplest first."""
+
+    name: str
+    rungs: tuple[Rung, ...]
+
+    @property
+    def preferred(self) -> Rung:
+        """The one with the lowest AIC."""
+        return min(self.rungs, key=lambda rung: rung.aic if not math.isnan(rung.aic) else math.inf)
+
+    def __getitem__(self, label: str) -> Rung:
+        for rung in self.rungs:
+            if rung.label == label:
+                return rung
+        known = ", ".join(rung.label for rung in self.rungs)
+        raise ModelError(f"{self.name}: {label!r} is no hypothesis; expected one of {known}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"name": self.name, "rungs": [rung.to_dict() for rung in self.rungs]}
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: shapes, the simplest first"]
+        for rung in self.rungs:
+            text = f"  {rung.label:<10} dTS {rung.delta_ts:8.1f}   AIC {rung.aic:.1f}"
+            if rung.against:
+                text += f"   {rung.sigma:.1f} sigma against a {rung.against.lower()}"
+            lines.append(f"{text}   {rung.message}".rstrip())
+        return "\n".join(lines) + "\n"
+
+
+def compare_shapes(
+    datasets: Any,
+    models: Models,
+    name: str,
+    fit: Fit | None = None,
+    progress: Progress = silent,
+) -> Ladder:
+    """Fit a source as a point, a disk, a Gaussian and an elongated Gaussian.
+
+    Parameters
+    ----------
+    datasets : dataset or sequence of them
+    models : Models
+        All are fitted together; the source's shape is replaced in copies.
+    name : str
+    fit : Fit, optional
+
+    Raises
+    ------
+    ModelError
+        If there is no such source, or it has no position.
+    FitError
+        If the fit as a point finds no minimum.
+    """
+    fit = fit or Fit()
+    source = models[name]
+    if not isinstance(source, SkyModel):
+        raise ModelError(f"{name}: it is no source; expected one of the sky models")
+    if not source.spatial_model.has_position:
+        raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
+    start = models.copy()
+    place = {key: source.spatial_model.parameters[key] for key in ("lon_0", "lat_0")}
+    start[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
+    point = fit.solve(datasets, start, part(progress, 0.0, 0.2))
+    if not point.success:
+        raise FitError(f"{name}: the fit as a point found no minimum: {point.message}")
+    sizes = _sizes(source.spatial_model)
+
+    def best(kind: type[SpatialModel], starts: Sequence[dict[str, float]], share: Progress) -> Any:
+        tried = []
+        for number, values in enumerate(starts):
+            other = models_at(point)
+            kept = {key: other[name].spatial_model.parameters[key] for key in place}
+            shape = kind(frame=source.frame, **kept, **values)
+            for key in values:
+                shape.parameters[key].frozen = False
+            other[name].spatial_model = shape
+            now = part(share, number / len(starts), (number + 1) / len(starts))
+            tried.append(fit.solve(datasets, other, now))
+        good = [result for result in tried if result.success]
+        return min(good or tried, key=lambda result: float(result.total_stat))
+
+    disk = best(DiskSpatialModel, [{"r_0": 2.0 * s} for s in sizes], part(progress, 0.2, 0.4))
+    gauss = best(GaussianSpatialModel, [{"sigma": s} for s in sizes], part(progress, 0.4, 0.6))
+    size = abs(gauss.value(name, "sigma")) if gauss.success else sizes[0]
+    ellipses = [
+        {"sigma": 1.2 * max(size, 0.01), "e": START_ECCENTRICITY, "phi": phi}
+        for phi in START_ANGLES
+    ]
+    elongated = best(GaussianSpatialModel, ellipses, part(progress, 0.6, 1.0))
+    return Ladder(
+        name,
+        (
+            _rung("Point", "point", point, None, point),
+            _rung("Disk", "disk", disk, ("Point", point), point),
+            _rung("Gaussian", "gauss", gauss, ("Point", point), point),
+            _rung("Elongated", "gauss", elongated, ("Gaussian", gauss), point),
+        ),
+    )
+
+
+def _sizes(shape: SpatialModel) -> list[float]:
+    """Standard deviations to start from: around the source's own, if it has one."""
+    if shape.size_parameter is None:
+        return list(START_SIZES)
+    parameter = shape.parameters[str(shape.size_parameter)]
+    own = abs(float(parameter.value * parameter.factor_to_expected))
+    own = 0.5 * own if isinstance(shape, DiskSpatialModel) else own
+    return [own, 3.0 * own] if own > 0 else list(START_SIZES)
+
+
+def _rung(
+    label: str,
+    tag: str,
+    result: FitResult,
+    simpler: tuple[str, FitResult] | None,
+    point: FitResult,
+) -> Rung:
+    if not result.success:
+        nan = math.nan
+        against = simpler[0] if simpler else ""
+        return Rung(label, tag, against, nan, 0, nan, nan, nan, result.message)
+    aic = information_criteria(result).aic
+    delta = float(point.total_stat - result.total_stat)
+    if simpler is None:
+        return Rung(label, tag, "", math.nan, 0, math.nan, 0.0, aic, "", result)
+    against, other = simpler
+    ts, dof = float(other.total_stat - result.total_stat), len(result.names) - len(other.names)
+    message = ""
+    if not other.success:
+        ts, message = math.nan, f"There is no fit of a {against.lower()} to compare it with."
+    elif ts < -_STUCK:
+        message = "It fits worse than the simpler shape: it stopped in another minimum."
+    ts = max(ts, 0.0) if ts > -_STUCK else ts
+    sigma = math.sqrt(max(ts, 0.0)) if dof == 1 else sigma_of(ts, dof)
+    return Rung(label, tag, against, ts, dof, sigma, delta, aic, message, result)
