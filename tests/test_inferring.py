@@ -15,8 +15,6 @@ from imgfit_widgets.inferring import QUESTIONS
 from imgfit_widgets.session import Session
 
 
-
-
 @pytest.fixture
 def fitted(session, demo_store):
     """The demo's models, fitted; the extended source is selected."""

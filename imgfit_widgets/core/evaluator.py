@@ -137,6 +137,7 @@ class Evaluator:
         found = []
         for term in self.terms:
             image = term.predicted_background(p)
+            term.suit(p)
             for source in term.sources:
                 source.add_to(image, p)
             found.append(image)
@@ -153,6 +154,7 @@ class Evaluator:
                 found.append(term.predicted_background(p) if own else np.zeros(term.shape))
                 continue
             image = np.zeros(term.shape)
+            term.suit(p)
             for source in term.sources:
                 if source.model.name == model:
                     source.add_to(image, p)
@@ -414,8 +416,16 @@ class DatasetTerm:
         """Scaled background, shape (R, y, x)."""
         return np.asarray(self.background * self.factor(p)[:, None, None])
 
+    def suit(self, p: np.ndarray) -> None:
+        """Compute Gaussians that have come to an edge of the exposure on a plane from now on."""
+        for number, source in enumerate(self.sources):
+            if type(source) is Source and source.meets_edge(p):
+                self.sources[number] = ExtendedSource(*source.compiled_from)
+                self.sources[number].whole_map = source.whole_map
+
     def lay_out(self, p: np.ndarray) -> None:
         """Place the rectangles and cut the map into regions and the rest."""
+        self.suit(p)
         for source in self.sources:
             source.lay_out(p)
         groups: list[tuple[tuple[int, int, int, int], list[int]]] = []

@@ -31,7 +31,7 @@ from .models import SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
 from .plane import SkyPlane, TangentPoint
 from .response import DatasetLike, Response
-from .source import Source, tail_reach
+from .source import EDGE, Source, tail_reach
 
 __all__ = ["ExtendedSource", "FlatSource"]
 
@@ -42,6 +42,8 @@ _ALIAS = 1e-4
 _MAX_CELL_DEG = 0.1
 """Cells are no larger, because they sample the exposure too."""
 _MAX_CELLS = 1024
+_ACROSS_EDGE = 0.25
+"""How densely the exposure is sampled where it has a step, in pixels of the exposure."""
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
 _STRAIGHT = 5e-3
@@ -71,6 +73,7 @@ class ExtendedSource(Source):
         self._tangent: TangentPoint | None = None
         self._plane: SkyPlane | None = None
         self._reach_range = (0.0, 0.0)
+        self._parts = 1  # of a cell's side, over which the exposure is averaged
         self._smallest: float | None = None
         self._wave = Wave.of(np.zeros(0), np.zeros(0))
         self._inside = self._blur = self._node = self._between = np.empty(0)
@@ -118,7 +121,15 @@ class ExtendedSource(Source):
             return
         far = self._farthest(lon, lat, reach)
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
-        cell = max(self._cell_size(mixture, values), 2.0 * half / _MAX_CELLS)
+        cell, blurred = self._cell_size(mixture, values)
+        own_box = self._box_around(lon, lat, grown + self._margin)
+        self._parts = 1
+        if self._response.exposure_kink(own_box, cell) > EDGE:
+            # A step under the source has structure of its own, which only the PSF smooths.
+            cell = max(min(cell, blurred), 2.0 * half / _MAX_CELLS)
+            step = _ACROSS_EDGE * self._response.exposure_pixel
+            self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
+        cell = max(cell, 2.0 * half / _MAX_CELLS)
         self._plane = plane = SkyPlane(
             self.geom,
             self.model.frame,
@@ -154,8 +165,8 @@ class ExtendedSource(Source):
             found *= float(named["eta"])
         return found
 
-    def _cell_size(self, mixture: np.ndarray, values: np.ndarray) -> float:
-        """The largest cell (deg) that holds what the PSF lets through of the shape.
+    def _cell_size(self, mixture: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+        """The largest cell (deg) that holds what the PSF lets through of the shape, and of a point.
 
         Larger for shapes without much structure; then it holds until they are finer by a quarter.
         """
@@ -164,9 +175,10 @@ class ExtendedSource(Source):
         cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
         passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
         enough = int(np.searchsorted(passed, _ALIAS))
+        blurred = float(cells[max(enough - 1, 0)])
         self._smallest = None
         if isinstance(self.spatial, TemplateSpatialModel):
-            return float(cells[max(enough - 1, 0)])
+            return blurred, blurred
         shrunk, names = values.copy(), self.spatial.shape_names
         for i, name in enumerate(names):
             if name in self.spatial.size_names:
@@ -185,7 +197,7 @@ class ExtendedSource(Source):
         held = int(np.searchsorted(passed, _ALIAS))
         if held > enough:
             self._smallest = 0.75 * self._fineness(values)
-        return float(cells[max(held - 1, 0)])
+        return float(cells[max(held - 1, 0)]), blurred
 
     def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The widths that matter, the share of each true energy, and the PSF mixture."""
@@ -236,9 +248,11 @@ class ExtendedSource(Source):
         plane = self.plane
         mixing, images = self._response.exposure_images
         geom = self._exposure_geom
-        lon, lat = plane.lonlat()
-        x, y = geom.lonlat_to_pix(*geom.from_frame(lon, lat, self.model.frame))
-        cells = np.stack([bilinear(image, x, y) for image in images])
+        x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(), self.model.frame))
+        if self._parts > 1:
+            cells = self._low_waves(images, x, y)
+        else:
+            cells = np.stack([bilinear(image, x, y) for image in images])
         # The few combinations that matter here, weighted by the counts of each true energy.
         sample = cells[:, ::3, ::3].reshape(len(cells), -1)
         every = mixing @ sample
@@ -248,6 +262,25 @@ class ExtendedSource(Source):
         left = left[:, strength > _EXPOSURE * max(float(strength[0]), 1e-300)]
         self._mixing = left / scale[:, None]
         self.exposure = np.tensordot(left.T @ (scale[:, None] * mixing), cells, axes=1)
+
+    def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """What waves longer than two cells have of the exposure, for cells at pixels x, y of it.
+
+        Values at the cells' centres would move a step by up to half a cell.
+        """
+        plane = self.plane
+        offsets = (np.arange(self._parts) + 0.5) / self._parts - 0.5
+        (x_v, x_u), (y_v, y_u) = (np.gradient(q) for q in (x, y))
+        spectrum = np.zeros((len(images), *plane.east.shape), dtype=complex)
+        for dv in offsets:
+            for du in offsets:
+                there = x + x_u * du + x_v * dv, y + y_u * du + y_v * dv
+                along_x, along_y = plane.phase(du * plane.cell, dv * plane.cell)
+                sampled = np.stack([bilinear(image, *there) for image in images])
+                spectrum += plane.spectrum(sampled) * along_y[:, None] * along_x
+        along_x, along_y = plane.phase(0.0, 0.0)
+        back = np.conj(along_y[:, None] * along_x) * self._inside / self._parts**2
+        return plane.image(spectrum * back)
 
     def _template_spectrum(self, spatial: TemplateSpatialModel) -> np.ndarray:
         """Transform of an image around its position, from averages over the cells."""

@@ -353,6 +353,7 @@ class Response:
                 raise DataError(f"dataset {dataset.name!r}: has no {key}, which a source needs")
         self.widths = np.asarray(dataset.psf.widths, dtype=float)
         self._data = dataset.exposure.data, dataset.edisp.data, dataset.psf.weights
+        self.exposure_pixel = float(min(dataset.exposure.geom.binsz))
         self.same_pixels = dataset.exposure.geom.shape == geom.shape
         self._maps = tuple(
             _pixel_map(geom, other.geom) for other in (dataset.exposure, dataset.edisp, dataset.psf)
@@ -374,6 +375,33 @@ class Response:
         """The exposure in cm2 s as few images and their mixing, see `few_images`."""
         mixing, images = few_images(self._data[0])
         return mixing * 1e4, images
+
+    def exposure_kink(self, box: tuple[int, int, int, int], length: float) -> float:
+        """How sharply the exposure bends within pixels (y0, y1, x0, x1) of the counts map.
+
+        The largest second difference over ``length`` degrees, or over a pixel of the exposure where
+        that is longer, as a part of the largest value: 1e-4 for one instrument's field of view, the
+        height of the step where the field of view of one of several runs ends.
+        """
+        y0, y1, x0, x1 = box
+        corners = [self._maps[0].position(x, y) for x in (x0, x1 - 1) for y in (y0, y1 - 1)]
+        ny, nx = self._data[0].shape[-2:]
+        (left, right), (low, high) = (
+            (math.floor(min(q)) - 1, math.ceil(max(q)) + 2) for q in zip(*corners, strict=True)
+        )
+        plane = self._data[0][self._main_plane]
+        part = np.nan_to_num(plane[max(low, 0) : min(high, ny), max(left, 0) : min(right, nx)])
+        top = float(part.max(initial=0.0))
+        if not top > 0.0:
+            return 0.0
+        bends = (float(np.abs(np.diff(part, 2, axis)).max(initial=0.0)) for axis in (0, 1))
+        return max(bends) / top * min(1.0, length / self.exposure_pixel)
+
+    @cached_property
+    def _main_plane(self) -> int:
+        """The energy that weighs most; a field of view ends at the same place in all."""
+        sample = np.nan_to_num(self._data[0][:, ::7, ::7])
+        return int(np.argmax(sample.reshape(len(sample), -1).sum(axis=1)))
 
     def weight_nodes(self, x: float, y: float) -> np.ndarray:
         """PSF weights of the nodes around a position, shape (16, T, W)."""

@@ -20,8 +20,12 @@ from .models import SkyModel, SpectralModel
 from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
 
-__all__ = ["Source", "SourceState", "tail_reach"]
+__all__ = ["EDGE", "Source", "SourceState", "tail_reach"]
 
+GAUSSIAN_REACH = 4.3
+"""Standard deviations that hold all but 1e-4 of a Gaussian."""
+EDGE = 0.01
+"""A bend of the exposure (`Response.exposure_kink`) from which on it is an edge."""
 _TAIL = 2e-5
 """Share of a source that may lie beyond its rectangle on each axis."""
 _NEGLIGIBLE = 1e-9
@@ -49,6 +53,7 @@ class Source:
         place: dict[tuple[str, str], int],
         free: set[int],
     ) -> None:
+        self.compiled_from = model, dataset, response, place, free
         self.model, self.geom, self._response = model, dataset.geom, response
         self.dataset_name = dataset.name
         self._spectral: SpectralModel = model.spectral_model
@@ -185,6 +190,26 @@ class Source:
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
             self._moments = ExposureMoments(*self._response.exposure_images, self.box, _ORDER)
+
+    def meets_edge(self, p: np.ndarray) -> bool:
+        """Whether the exposure has a step under the source, too sharp for `ExposureMoments`."""
+        if self._sigma is None:
+            return False
+        size = abs(float(p[self._sigma]))
+        x, y, _ = self.position(p)
+        ny, nx = self.geom.shape
+        near = float(np.clip(x, 0, nx - 1)), float(np.clip(y, 0, ny - 1))
+        metric = self._pixel.metric(*near)[0]
+        half_x, half_y = GAUSSIAN_REACH * size * np.sqrt(metric[[0, 2]])
+        if not (abs(x - near[0]) <= half_x and abs(y - near[1]) <= half_y):
+            return False
+        box = (
+            max(math.floor(y - half_y), 0),
+            min(math.ceil(y + half_y) + 1, ny),
+            max(math.floor(x - half_x), 0),
+            min(math.ceil(x + half_x) + 1, nx),
+        )
+        return self._response.exposure_kink(box, size) > EDGE
 
     def widths_used(self, x: float, y: float, share: np.ndarray) -> np.ndarray:
         """Places of the widths that matter around a position, for shares (T,) of true energies."""
