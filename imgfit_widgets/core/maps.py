@@ -83,7 +83,9 @@ def convert_frame(
 def positions(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Longitudes in [0, 360) and latitudes, in degrees, of unit vectors (3, ...)."""
     x, y, z = vectors
-    return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
+    lon = np.degrees(np.arctan2(y, x))
+    lon += 360.0 * (lon < 0.0)
+    return lon, np.degrees(np.arctan2(z, np.sqrt(x * x + y * y)))
 
 
 def nearest_pixel(at: ArrayLike) -> NDArray[np.intp]:
@@ -325,7 +327,8 @@ class WcsGeom:
         """Longitudes moved to within 180 degrees of the map's centre, which is kept near 0."""
         centre = self.center_lonlat[0]
         centre = centre - 360.0 if centre > 180.0 else centre
-        return np.asarray((np.asarray(lon, dtype=float) - centre + 180.0) % 360.0 - 180.0 + centre)
+        degrees = np.asarray(lon, dtype=float)
+        return np.asarray(degrees - 360.0 * np.floor((degrees - (centre - 180.0)) / 360.0))
 
     def pix_to_lonlat(self, x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Positions in degrees of the map's frame; NaN where the projection has no sky.

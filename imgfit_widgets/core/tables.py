@@ -22,6 +22,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -329,6 +330,7 @@ class Table:
         return [value.partition(b"\0")[0].decode("latin-1").strip() for value in values.tolist()]
 
 
+@lru_cache(maxsize=64)
 def unit_factor(found: str, unit: str) -> float | None:
     """What turns numbers in the unit ``found`` into ``unit``; None if that is no such unit."""
     found = found.strip()

@@ -70,4 +70,7 @@ class EffectiveAreaTable2D:
     def _between(self, table: FloatArray, offsets: ArrayLike) -> FloatArray:
         """Values (T, P) between the offset nodes of a table (T, offset)."""
         area = table @ self.offset.weights(offsets).T
-        return np.asarray(np.maximum(area, 0.0, out=area))
+        # Only a line that is drawn on beyond the outer nodes can fall below 0.
+        if np.any(table @ self.offset.weights(self.offset.edges).T <= 0.0):
+            np.maximum(area, 0.0, out=area)
+        return np.asarray(area)

@@ -26,15 +26,13 @@ def fill_energy_gaps(rate: FloatArray) -> FloatArray:
     filled = np.where(np.isfinite(rate), rate, 0.0)
     if valid.all():
         return filled
-    index = np.arange(len(rate)).reshape(-1, *(1,) * (rate.ndim - 1))
-    before = np.maximum.accumulate(np.where(valid, index, -1), axis=0)
-    after = np.minimum.accumulate(np.where(valid, index, len(rate))[::-1], axis=0)[::-1]
-    gap = ~valid & (before >= 0) & (after < len(rate))
-    first, last = before[gap], after[gap]
-    place = np.nonzero(gap)
-    log_rate = np.log(np.where(valid, rate, 1.0))
-    low, high = log_rate[(first, *place[1:])], log_rate[(last, *place[1:])]
-    filled[gap] = np.exp(low + (high - low) * (place[0] - first) / (last - first))
+    held = np.logical_or.accumulate(valid, axis=0)
+    held &= np.logical_or.accumulate(valid[::-1], axis=0)[::-1]
+    gap = held & ~valid
+    for place in zip(*np.nonzero(gap.any(axis=0)), strict=True):
+        at = (slice(None), *place)
+        nodes, empty = np.flatnonzero(valid[at]), np.flatnonzero(gap[at])
+        filled[(empty, *place)] = np.exp(np.interp(empty, nodes, np.log(rate[at][nodes])))
     return filled
 
 
