@@ -113,12 +113,11 @@ class _BackgroundTable:
         """
         lon = np.asarray(fov_lon, dtype=float)
         lat = np.asarray(fov_lat, dtype=float)
-        log_nodes = np.log(np.maximum(self.data, _TINY)).reshape(len(self.energy.nodes), -1)
         bands = [
             self._energies(low, high, power_law_bins)
             for low, high in zip(energy.bounds[:-1], energy.bounds[1:], strict=True)
         ]
-        tables = [(self.energy.weights(energies) @ log_nodes).T for energies in bands]
+        tables = [self._log_rates(energies) for energies in bands]
         rates = np.zeros((energy.nbin, len(lon)))
         # In parts that fit into the processor's cache.
         for start in range(0, len(lon), _CHUNK):
@@ -131,6 +130,13 @@ class _BackgroundTable:
                     rates[band, part] = np.where(inside, rate, 0.0)
         rates[rates < 1e6 * _TINY] = 0.0
         return rates
+
+    def _log_rates(self, energies: FloatArray) -> FloatArray:
+        """Logarithm of the rate at energies (N,) at the table's positions, shape (positions, N)."""
+        at_energy = self.energy.weights(energies)
+        used = at_energy.any(axis=0)
+        log_nodes = np.log(np.maximum(self.data[used], _TINY))
+        return np.asarray((at_energy[:, used] @ log_nodes.reshape(len(log_nodes), -1)).T)
 
     def spectrum(self) -> FloatArray:
         """Rate summed over the field of view within `radius`, shape (energy,)."""

@@ -407,12 +407,12 @@ def _count(
     geom, bounds = reduction.geom, reduction.energy_axis.bounds
     rows, columns = window
     events = observation.events
-    near = (events.energy >= bounds[0]) & (events.energy < bounds[-1])
+    near = np.flatnonzero((events.energy >= bounds[0]) & (events.energy < bounds[-1]))
     ra, dec, energy = events.ra[near], events.dec[near], events.energy[near]
     # Only events that can fall into the window need the full projection.
     reach = np.radians(reduction.offset_max * np.sqrt(2.0) + 2.0 * max(geom.pixel_scales))
     vectors = unit_vectors(ra, dec)
-    near = pointing @ vectors > np.cos(min(reach, np.pi))
+    near = np.flatnonzero(pointing @ vectors > np.cos(min(reach, np.pi)))
     if geom.frame == "icrs":  # as they stand: turning would move events that lie on an edge
         lon, lat = ra[near].astype(float), dec[near].astype(float)
     else:
