@@ -129,7 +129,9 @@ def reduce_run(
 
     matched = Matched(np.zeros(0) if background is None else background)
     if background is not None and reduction.background is not None:
-        keep = reduction.keep(rows, columns)
+        keep = reduction.keep(
+            rows, columns, lambda done, what: progress(0.5 + 0.05 * done, f"{label}: {what}")
+        )
         matched = reduction.background.run(
             counts,
             background,
