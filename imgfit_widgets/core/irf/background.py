@@ -135,8 +135,8 @@ class _BackgroundTable:
         """Logarithm of the rate at energies (N,) at the table's positions, shape (positions, N)."""
         at_energy = self.energy.weights(energies)
         used = at_energy.any(axis=0)
-        log_nodes = np.log(np.maximum(self.data[used], _TINY))
-        return np.asarray((at_energy[:, used] @ log_nodes.reshape(len(log_nodes), -1)).T)
+        rates = self.data.reshape(len(used), -1)[used]
+        return np.asarray((at_energy[:, used] @ np.log(np.maximum(rates, _TINY))).T)
 
     def spectrum(self) -> FloatArray:
         """Rate summed over the field of view within `radius`, shape (energy,)."""
