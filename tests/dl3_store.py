@@ -40,8 +40,6 @@ class Layout:
         The index gives the names of HDUs in lower case.
     nodes : bool
         LO == HI on the axes of the effective area, the PSF and the energy dispersion.
-    one_offset : bool
-        The offset axes have one bin.
     gti : tuple of (float, float)
         Good time, s after START.
     deadc : float
@@ -57,7 +55,6 @@ class Layout:
     gzip: bool = False
     lower_names: bool = False
     nodes: bool = False
-    one_offset: bool = False
     gti: tuple[tuple[float, float], ...] = ((0.0, 1700.0),)
     deadc: float = 0.9
     transposed: bool = False
@@ -125,9 +122,8 @@ def _events(number: int, start: float, pointing: tuple[float, float], layout: La
 
 def responses(layout: Layout) -> list[Any]:
     """HDUs of the effective area, the energy dispersion, the PSF and the background."""
-    theta = THETA[[0, -1]] if layout.one_offset else THETA
     energy_lo, energy_hi, energy = _bins(ENERGY, layout.nodes, log=True)
-    theta_lo, theta_hi, offset = _bins(theta, layout.nodes and not layout.one_offset)
+    theta_lo, theta_hi, offset = _bins(THETA, layout.nodes)
     axes = [("ENERG", "TeV", energy_lo, energy_hi), ("THETA", "deg", theta_lo, theta_hi)]
     e, t = np.meshgrid(energy, offset, indexing="ij")
     area = 3e5 / (1.0 + (0.7 / e) ** 2) * np.exp(-0.5 * (t / 1.9) ** 2)

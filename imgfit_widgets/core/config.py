@@ -17,6 +17,7 @@ from __future__ import annotations
 import html
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -526,15 +527,13 @@ class AnalysisConfig(Section):
 
     def without_effect(self) -> list[str]:
         """The keys and sections that are set and concern no image, such as ``flux_points``."""
-        paths = [field.path for field in self._changed_fields()]
-        return [key for key in WITHOUT_EFFECT if any(_within(path, (key,)) for path in paths)]
-
-    def _changed_fields(self) -> list[Field]:
-        return [
-            field
-            for field, fresh in zip(self.fields(), type(self)().fields(), strict=True)
-            if field.trait.plain(field.value) != field.trait.plain(fresh.value)
+        paths = [
+            field.path
+            for field in self.fields()
+            if _within(field.path, WITHOUT_EFFECT)
+            and field.trait.plain(field.value) != _defaults()[field.path]
         ]
+        return [key for key in WITHOUT_EFFECT if any(_within(path, (key,)) for path in paths)]
 
     def _check_geometry(self) -> None:
         wcs, axes = self.datasets.geom.wcs, self.datasets.geom.axes
@@ -642,6 +641,12 @@ def _only(section: Section, name: str, allowed: tuple[str | None, ...], purpose:
     if getattr(section, name) not in allowed:
         words = " or ".join("null" if a is None else a for a in allowed)
         _refuse(section, name, f"{words}, for {purpose}")
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, Any]:
+    """The plain values of a new configuration by their paths."""
+    return {field.path: field.trait.plain(field.value) for field in AnalysisConfig().fields()}
 
 
 def _within(path: str, keys: tuple[str, ...]) -> bool:

@@ -167,7 +167,8 @@ class EventList:
         keywords = table.keywords
         ra = table.values("RA", "deg", keep_precision=True)
         if len(ra) and not (ra.min() >= 0.0 and ra.max() < 360.0):
-            ra = ra % ra.dtype.type(360.0)
+            turn = ra.dtype.type(360.0)
+            ra = ra - turn * np.floor(ra / turn)
             ra[ra >= 360.0] = 0.0  # a tiny negative number is 360 after rounding
         dec = table.values("DEC", "deg", keep_precision=True)
         beyond = np.abs(dec) > 90.0

@@ -28,11 +28,15 @@ from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DataError
+from .progress import Progress, silent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as PlotAxes
 
 FloatArray = NDArray[np.float64]
+
+# Pixels whose place is found between two looks at whether to stop.
+_PIXELS = 65536
 
 FRAMES = ("icrs", "galactic")
 _PREFIX = {"icrs": ("RA--", "DEC-"), "galactic": ("GLON", "GLAT")}
@@ -83,7 +87,9 @@ def convert_frame(
 def positions(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Longitudes in [0, 360) and latitudes, in degrees, of unit vectors (3, ...)."""
     x, y, z = vectors
-    return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
+    lon = np.degrees(np.arctan2(y, x))
+    lon += 360.0 * (lon < 0.0)
+    return lon, np.degrees(np.arctan2(z, np.sqrt(x * x + y * y)))
 
 
 def nearest_pixel(at: ArrayLike) -> NDArray[np.intp]:
@@ -325,7 +331,8 @@ class WcsGeom:
         """Longitudes moved to within 180 degrees of the map's centre, which is kept near 0."""
         centre = self.center_lonlat[0]
         centre = centre - 360.0 if centre > 180.0 else centre
-        return np.asarray((np.asarray(lon, dtype=float) - centre + 180.0) % 360.0 - 180.0 + centre)
+        degrees = np.asarray(lon, dtype=float)
+        return np.asarray(degrees - 360.0 * np.floor((degrees - (centre - 180.0)) / 360.0))
 
     def pix_to_lonlat(self, x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Positions in degrees of the map's frame; NaN where the projection has no sky.
@@ -386,29 +393,47 @@ class WcsGeom:
         y, x = np.mgrid[: self.shape[0], : self.shape[1]]
         return self.pix_to_lonlat(x, y)
 
-    @cached_property
-    def _vectors(self) -> FloatArray:
-        """Unit vectors of the pixel centres and of a border of one pixel, (3, ny + 2, nx + 2)."""
-        y, x = np.mgrid[-1 : self.shape[0] + 1, -1 : self.shape[1] + 1]
-        return unit_vectors(*self.pix_to_lonlat(x, y))
+    def survey(self, progress: Progress = silent) -> tuple[FloatArray, FloatArray]:
+        """Where the pixels lie on the sky and how much of it they hold, found once.
 
-    @cached_property
+        Parameters
+        ----------
+        progress : callable
+            Called between parts of the map; may raise `Cancelled`.
+
+        Returns
+        -------
+        vectors : ndarray, shape (3, ny, nx)
+            ICRS unit vectors of the pixel centres; NaN beyond the projection.
+        solid_angle : ndarray, shape (ny, nx)
+            sr; see `solid_angle`.
+        """
+        known = self.__dict__.get("_survey")
+        if known is not None:
+            return known  # type: ignore[no-any-return]
+        ny, nx = self.shape
+        vectors, area = np.empty((3, ny, nx)), np.empty((ny, nx))
+        turn = rotation(self.frame, "icrs")
+        step = max(1, _PIXELS // nx)
+        for start in range(0, ny, step):
+            progress(start / ny, "pixels of the map")
+            rows = slice(start, min(start + step, ny))
+            # With a border of one pixel, for the differences.
+            y, x = np.mgrid[rows.start - 1 : rows.stop + 1, -1 : nx + 1]
+            v = unit_vectors(*self.pix_to_lonlat(x, y))
+            vectors[:, rows] = np.tensordot(turn, v[:, 1:-1, 1:-1], axes=1)
+            ax, ay, az = 0.5 * (v[:, 1:-1, 2:] - v[:, 1:-1, :-2])
+            bx, by, bz = 0.5 * (v[:, 2:, 1:-1] - v[:, :-2, 1:-1])
+            cross = (ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2
+            np.sqrt(cross, out=area[rows])
+        vectors.flags.writeable = area.flags.writeable = False
+        self.__dict__["_survey"] = vectors, area
+        return vectors, area
+
+    @property
     def icrs_vectors(self) -> FloatArray:
         """ICRS unit vectors of the pixel centres, (3, ny, nx); NaN beyond the projection."""
-        own = self._vectors[:, 1:-1, 1:-1]
-        turned = np.tensordot(rotation(self.frame, "icrs"), own, axes=1)
-        turned.flags.writeable = False
-        return turned
-
-    @cached_property
-    def _solid_angle(self) -> FloatArray:
-        v = self._vectors
-        ax, ay, az = 0.5 * (v[:, 1:-1, 2:] - v[:, 1:-1, :-2])
-        bx, by, bz = 0.5 * (v[:, 2:, 1:-1] - v[:, :-2, 1:-1])
-        cross = (ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2
-        area = np.sqrt(cross)
-        area.flags.writeable = False
-        return np.asarray(area)
+        return self.survey()[0]
 
     def solid_angle(self) -> FloatArray:
         """Solid angle of every pixel in sr, shape (ny, nx).
@@ -416,7 +441,7 @@ class WcsGeom:
         The parallelogram of the central differences along x and y; exact to the square of the
         pixel size in radians.
         """
-        return self._solid_angle
+        return self.survey()[1]
 
     def to_image(self) -> WcsGeom:
         return replace(self, axes=Axes())

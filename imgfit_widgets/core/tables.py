@@ -22,6 +22,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -227,16 +228,35 @@ class Keywords:
 
 @dataclass(frozen=True)
 class Column:
-    """Where a column stands in a row, and how its numbers are scaled."""
+    """Where a column stands in a row, and how its numbers are scaled.
 
+    Most columns of an event list are never asked for, so their keywords are not looked at.
+    """
+
+    keywords: Keywords
+    number: int
     name: str
     form: str
     repeat: int
     offset: int
-    unit: str
-    scale: float
-    zero: float
-    null: int | None
+
+    @property
+    def unit(self) -> str:
+        return self.keywords.text_of(f"TUNIT{self.number}")
+
+    @property
+    def scale(self) -> float:
+        scale = self.keywords.number(f"TSCAL{self.number}")
+        return 1.0 if scale is None else scale
+
+    @property
+    def zero(self) -> float:
+        return self.keywords.number(f"TZERO{self.number}") or 0.0
+
+    @property
+    def null(self) -> int | None:
+        null = self.keywords.text_of(f"TNULL{self.number}")
+        return int(null) if re.fullmatch(r"[-+]?\d{1,19}", null) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,6 +349,7 @@ class Table:
         return [value.partition(b"\0")[0].decode("latin-1").strip() for value in values.tolist()]
 
 
+@lru_cache(maxsize=64)
 def unit_factor(found: str, unit: str) -> float | None:
     """What turns numbers in the unit ``found`` into ``unit``; None if that is no such unit."""
     found = found.strip()
@@ -506,21 +527,7 @@ def _layout(keywords: Keywords) -> tuple[dict[str, Column], int]:
             )
         repeat = int(match.group(1) or 1)
         kind = match.group(2)
-        null = keywords.text_of(f"TNULL{number}")
-        scale, zero = keywords.number(f"TSCAL{number}"), keywords.number(f"TZERO{number}")
-        columns.setdefault(
-            name,
-            Column(
-                name,
-                kind,
-                repeat,
-                offset,
-                keywords.text_of(f"TUNIT{number}"),
-                1.0 if scale is None else scale,
-                0.0 if zero is None else zero,
-                int(null) if re.fullmatch(r"[-+]?\d{1,19}", null) else None,
-            ),
-        )
+        columns.setdefault(name, Column(keywords, number, name, kind, repeat, offset))
         offset += (repeat + 7) // 8 if kind == "X" else repeat * _FORMS[kind][0]
     if offset != width:
         raise DataError(
@@ -557,28 +564,29 @@ def _row(file: BinaryIO, start: int, keywords: Keywords) -> Row:
     content = file.read(width)
     columns: dict[str, NDArray[Any]] = {}
     units: dict[str, str] = {}
-    for number, column in enumerate(layout.values(), 1):
+    for column in layout.values():
         if column.form not in "BIJKED":
             continue
         form = np.dtype(_FORMS[column.form][1])
         array = np.frombuffer(content, form, column.repeat, column.offset)
-        shape = _dimensions(keywords, number, column)
+        shape = _dimensions(column)
         values = array.astype(form.newbyteorder("="), copy=False)
         columns[column.name] = _scaled(column, values).reshape(shape)
         units[column.name] = column.unit.strip()
     return Row(keywords.where, keywords, columns, units)
 
 
-def _dimensions(keywords: Keywords, number: int, column: Column) -> tuple[int, ...]:
+def _dimensions(column: Column) -> tuple[int, ...]:
     """Shape of a column's array by TDIM, or flat."""
-    text = keywords.text_of(f"TDIM{number}")
+    name = f"TDIM{column.number}"
+    text = column.keywords.text_of(name)
     if not text:
         return (column.repeat,)
     words = text.strip("() ").split(",")
     shape = tuple(int(w) if w.strip().isdigit() and len(w) < 10 else -1 for w in words)[::-1]
     if min(shape) < 0 or math.prod(shape) != column.repeat:
         raise DataError(
-            f"{keywords.where}: column {column.name} has TDIM{number} {text!r} but "
+            f"{column.keywords.where}: column {column.name} has {name} {text!r} but "
             f"{column.repeat} numbers; the file is damaged"
         )
     return shape
@@ -623,10 +631,9 @@ def _table(file: BinaryIO, start: int, keywords: Keywords, names: tuple[str, ...
     columns: dict[str, NDArray[Any]] = {}
     blank: dict[str, NDArray[np.bool_]] = {}
     for column, array in zip(kept, arrays, strict=True):
-        if column.null is not None and array.dtype.kind in "iu":
-            missing = array == column.null
-            if missing.any():
-                blank[column.name] = missing
+        null = column.null if array.dtype.kind in "iu" else None
+        if null is not None and (missing := array == null).any():
+            blank[column.name] = missing
         columns[column.name] = _scaled(column, array)
     for column in wanted:
         if column.name not in columns:  # text of no length
@@ -637,11 +644,14 @@ def _table(file: BinaryIO, start: int, keywords: Keywords, names: tuple[str, ...
 
 def _scaled(column: Column, array: NDArray[Any]) -> NDArray[Any]:
     """Numbers with TSCAL and TZERO applied; unsigned integers, which FITS writes so, stay whole."""
-    if column.form == "A" or (column.scale == 1.0 and column.zero == 0.0):
+    if column.form == "A":
         return array
-    if array.dtype.kind in "iu" and column.scale == 1.0 and column.zero == 2.0**63:
+    scale, zero = column.scale, column.zero
+    if scale == 1.0 and zero == 0.0:
+        return array
+    if array.dtype.kind in "iu" and scale == 1.0 and zero == 2.0**63:
         return array.astype(np.uint64) + np.uint64(1 << 63)
-    whole = column.scale == 1.0 and column.zero.is_integer() and abs(column.zero) < 2.0**62
+    whole = scale == 1.0 and zero.is_integer() and abs(zero) < 2.0**62
     if array.dtype.kind in "iu" and whole:
-        return array.astype(np.int64) + np.int64(int(column.zero))
-    return array * column.scale + column.zero
+        return array.astype(np.int64) + np.int64(int(zero))
+    return array * scale + zero

@@ -41,7 +41,8 @@ class EffectiveAreaTable2D:
         ndarray, shape (T, P)
             m2; 0 beyond the table's edges.
         """
-        return self._between(self.energy.weights(energies) @ self.data, offsets)
+        table = self.energy.weights(energies) @ self.data
+        return np.maximum(table @ self.offset.weights(offsets).T, 0.0)
 
     def add_exposure(
         self, exposure: FloatArray, energies: ArrayLike, offsets: FloatArray, livetime: float
@@ -60,14 +61,13 @@ class EffectiveAreaTable2D:
             s.
         """
         table = self.energy.weights(energies) @ self.data * livetime
+        # Only a line that is drawn on beyond the outer nodes can fall below 0.
+        falls = bool(np.any(table @ self.offset.weights(self.offset.edges).T <= 0.0))
         # In parts that fit into the processor's cache.
         rows = max(1, 8192 // offsets.shape[1])
         for start in range(0, len(offsets), rows):
             part = slice(start, start + rows)
-            area = self._between(table, offsets[part].ravel())
+            area = table @ self.offset.weights(offsets[part].ravel()).T
+            if falls:
+                np.maximum(area, 0.0, out=area)
             exposure[:, part] += area.reshape(len(table), -1, offsets.shape[1])
-
-    def _between(self, table: FloatArray, offsets: ArrayLike) -> FloatArray:
-        """Values (T, P) between the offset nodes of a table (T, offset)."""
-        area = table @ self.offset.weights(offsets).T
-        return np.asarray(np.maximum(area, 0.0, out=area))

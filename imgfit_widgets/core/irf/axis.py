@@ -64,18 +64,21 @@ class IrfAxis:
             if len(self.nodes) == 1:
                 return np.zeros(at.shape, dtype=np.intp), np.zeros(at.shape), inside
             nodes, at = (np.log(self.nodes), np.log(at)) if self.log else (self.nodes, at)
-        index = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
+        # Beyond the outer nodes the last piece goes on.
+        index = np.searchsorted(nodes[1:-1], at, side="right")
         with np.errstate(invalid="ignore"):
-            fraction = (at - nodes[index]) / (nodes[index + 1] - nodes[index])
-        return index, np.where(inside, fraction, 0.0), inside
+            fraction = (at - nodes[index]) * (1.0 / np.diff(nodes))[index]
+        fraction[~inside] = 0.0
+        return index, fraction, inside
 
     def weights(self, values: ArrayLike) -> FloatArray:
         """Interpolation matrix, shape (len(values), N): rows of zeros beyond the edges."""
         at = np.asarray(values, dtype=float).ravel()
         index, fraction, inside = self.locate(at)
         matrix = np.zeros((len(at), len(self.nodes)))
-        rows = np.arange(len(at))
-        matrix[rows, index] = np.where(inside, 1.0 - fraction, 0.0)
+        place = np.arange(0, matrix.size, len(self.nodes)) + index
+        flat = matrix.reshape(-1)
+        flat[place] = inside - fraction
         if len(self.nodes) > 1:
-            matrix[rows, index + 1] = np.where(inside, fraction, 0.0)
+            flat[place + 1] = fraction
         return matrix

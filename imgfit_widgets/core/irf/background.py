@@ -26,15 +26,13 @@ def fill_energy_gaps(rate: FloatArray) -> FloatArray:
     filled = np.where(np.isfinite(rate), rate, 0.0)
     if valid.all():
         return filled
-    index = np.arange(len(rate)).reshape(-1, *(1,) * (rate.ndim - 1))
-    before = np.maximum.accumulate(np.where(valid, index, -1), axis=0)
-    after = np.minimum.accumulate(np.where(valid, index, len(rate))[::-1], axis=0)[::-1]
-    gap = ~valid & (before >= 0) & (after < len(rate))
-    first, last = before[gap], after[gap]
-    place = np.nonzero(gap)
-    log_rate = np.log(np.where(valid, rate, 1.0))
-    low, high = log_rate[(first, *place[1:])], log_rate[(last, *place[1:])]
-    filled[gap] = np.exp(low + (high - low) * (place[0] - first) / (last - first))
+    held = np.logical_or.accumulate(valid, axis=0)
+    held &= np.logical_or.accumulate(valid[::-1], axis=0)[::-1]
+    gap = held & ~valid
+    for place in zip(*np.nonzero(gap.any(axis=0)), strict=True):
+        at = (slice(None), *place)
+        nodes, empty = np.flatnonzero(valid[at]), np.flatnonzero(gap[at])
+        filled[(empty, *place)] = np.exp(np.interp(empty, nodes, np.log(rate[at][nodes])))
     return filled
 
 
@@ -115,12 +113,11 @@ class _BackgroundTable:
         """
         lon = np.asarray(fov_lon, dtype=float)
         lat = np.asarray(fov_lat, dtype=float)
-        log_nodes = np.log(np.maximum(self.data, _TINY)).reshape(len(self.energy.nodes), -1)
         bands = [
             self._energies(low, high, power_law_bins)
             for low, high in zip(energy.bounds[:-1], energy.bounds[1:], strict=True)
         ]
-        tables = [(self.energy.weights(energies) @ log_nodes).T for energies in bands]
+        tables = [self._log_rates(energies) for energies in bands]
         rates = np.zeros((energy.nbin, len(lon)))
         # In parts that fit into the processor's cache.
         for start in range(0, len(lon), _CHUNK):
@@ -133,6 +130,13 @@ class _BackgroundTable:
                     rates[band, part] = np.where(inside, rate, 0.0)
         rates[rates < 1e6 * _TINY] = 0.0
         return rates
+
+    def _log_rates(self, energies: FloatArray) -> FloatArray:
+        """Logarithm of the rate at energies (N,) at the table's positions, shape (positions, N)."""
+        at_energy = self.energy.weights(energies)
+        used = at_energy.any(axis=0)
+        rates = self.data.reshape(len(used), -1)[used]
+        return np.asarray((at_energy[:, used] @ np.log(np.maximum(rates, _TINY))).T)
 
     def spectrum(self) -> FloatArray:
         """Rate summed over the field of view within `radius`, shape (energy,)."""

@@ -64,94 +64,75 @@ class EnergyDispersion2D:
         ndarray, shape (S, R, P)
         """
         samples, at = np.asarray(energies, dtype=float), np.asarray(offsets, dtype=float)
-        node, part, inside = self.energy.locate(samples)
-        upper = np.minimum(node + 1, len(self.energy.nodes) - 1)
-        lower_share = np.where(inside, 1.0 - part, 0.0)[:, None, None]
-        upper_share = np.where(inside, part, 0.0)[:, None, None]
-        # Only the energies of the table that are asked for.
-        first, last = (int(node.min()), int(upper.max())) if len(samples) else (0, 0)
-        node, upper = node - first, upper - first
-        table = self.data[first : last + 1]
-
-        bounds = self._migra_bounds
-        # The last edge takes in all of the table, for the norm.
-        edges = np.append(energy.bounds / samples[:, None], np.full((len(samples), 1), np.inf), 1)
-        low = np.clip(np.searchsorted(bounds, edges, side="right") - 1, 0, len(bounds) - 2)
-        share = np.clip((edges - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
-
-        def below(
-            running: FloatArray, row: NDArray[np.intp], some: NDArray[np.intp] | slice
-        ) -> FloatArray:
-            first, second = running[row[:, None], low[some]], running[row[:, None], low[some] + 1]
-            return np.asarray(first + (second - first) * share[some][..., None])
-
-        everything = slice(None)
-        running = self._accumulated(table)
-        cumulative = below(running, node, everything) * lower_share
-        cumulative += below(running, upper, everything) * upper_share
+        lower, part, inside = self.energy.locate(samples)
+        upper = np.minimum(lower + 1, len(self.energy.nodes) - 1)
         at_offset = self.offset.weights(at).T
-        total = cumulative[:, -1:] @ at_offset
-        found = np.diff(cumulative[:, :-1], axis=1) @ at_offset
-
-        for rows, columns in self._extrapolated(table, node, upper, samples, at):
-            # Where a straight line is drawn on beyond the nodes the density can fall below 0.
-            step = max(1, _CHUNK // (len(columns) * len(bounds)))
-            for start in range(0, len(rows), step):
-                some = rows[start : start + step]
-                density = table[node[some]] * lower_share[some]
-                density += table[upper[some]] * upper_share[some]
-                density = density @ at_offset[:, columns]
-                np.maximum(density, 0.0, out=density)
-                held = below(self._accumulated(density), np.arange(len(some)), some)
-                found[np.ix_(some, np.arange(energy.nbin), columns)] = np.diff(held[:, :-1], axis=1)
-                total[some[:, None], 0, columns] = held[:, -1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = found / total
+        careful = self._extrapolated(samples, lower, upper, at)
+        found = np.empty((len(samples), energy.nbin, len(at)))
+        numbers = self.data.shape[1] * max(energy.nbin, len(at), self.data.shape[2])
+        step = max(1, _CHUNK // max(numbers, 1))
+        for start in range(0, len(samples), step):
+            rows = slice(start, start + step)
+            density = self.data[lower[rows]] * (inside - part)[rows, None, None]
+            density += self.data[upper[rows]] * part[rows, None, None]
+            shares = self._shares(energy.bounds / samples[rows, None])
+            held = shares @ density @ at_offset
+            for which, columns in careful:
+                # Where a straight line is drawn on beyond the nodes the density can fall below 0.
+                some = np.flatnonzero(which[rows])
+                drawn = density[some] @ at_offset[:, columns]
+                held[np.ix_(some, np.arange(held.shape[1]), columns)] = shares[some] @ np.maximum(
+                    drawn, 0.0, out=drawn
+                )
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[rows] = held[:, :-1] / held[:, -1:]
         found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
         found[found < THRESHOLD] = 0.0
         return np.asarray(found)
 
+    def _shares(self, edges: FloatArray) -> FloatArray:
+        """What of each migra bin lies between edges (S, R + 1): its widths, (S, R + 1, migra).
+
+        The last row takes in all of the table, for the norm.
+        """
+        bounds = self._migra_bounds
+        width = np.diff(bounds)
+        below = np.clip(edges[:, :, None] - bounds[:-1], 0.0, width)
+        shares = np.empty((len(edges), edges.shape[1], len(width)))
+        np.subtract(below[:, 1:], below[:, :-1], out=shares[:, :-1])
+        shares[:, -1] = width
+        return shares
+
     def _extrapolated(
         self,
-        table: NDArray[np.floating],
-        node: NDArray[np.intp],
-        upper: NDArray[np.intp],
         samples: FloatArray,
+        lower: NDArray[np.intp],
+        upper: NDArray[np.intp],
         offsets: FloatArray,
-    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Energies and offsets (their places) beyond the outer nodes whose density needs care.
+    ) -> list[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
+        """Energies (a mask) and offsets (places) beyond the outer nodes whose density needs care.
 
-        ``node`` and ``upper`` are the rows of ``table`` between which the energies lie.
+        ``lower`` and ``upper`` are the nodes between which the energies lie.
         """
-        found = []
-        everywhere = np.arange(len(offsets))
         outside = _beyond(self.energy, samples)
-        if outside.any() and len(offsets):
-            found.append((np.flatnonzero(outside), everywhere))
+        found = [(outside, np.arange(len(offsets)))] if outside.any() else []
         beyond = _beyond(self.offset, offsets)
-        if not beyond.any():
-            return found
+        asked = np.unique([lower, upper])
         for end, (near, far) in zip(self.offset.edges, ((0, 1), (-1, -2)), strict=True):
             side = beyond & ((offsets < self.offset.nodes[0]) == (near == 0))
             if not side.any():
                 continue
             nodes = self.offset.nodes
             stretch = (end - nodes[near]) / (nodes[near] - nodes[far])
-            outer, inner = table[..., near], table[..., far]
+            outer, inner = self.data[asked, :, near], self.data[asked, :, far]
             drawn = (outer + stretch * (outer - inner)) * np.diff(self._migra_bounds)
             below = np.maximum(-drawn, 0.0).sum(axis=1)
-            negative = below > 1e-5 * np.maximum(drawn.sum(axis=1), 0.0)
-            rows = np.flatnonzero((negative[node] | negative[upper]) & ~outside)
-            if len(rows):
-                found.append((rows, np.flatnonzero(side)))
+            negative = np.zeros(len(self.energy.nodes), dtype=bool)
+            negative[asked] = below > 1e-5 * np.maximum(drawn.sum(axis=1), 0.0)
+            which = (negative[lower] | negative[upper]) & ~outside
+            if which.any():
+                found.append((which, np.flatnonzero(side)))
         return found
-
-    def _accumulated(self, density: NDArray[np.floating]) -> FloatArray:
-        """Density (N, migra, P) accumulated to each migra edge, shape (N, migra + 1, P)."""
-        running = np.zeros((len(density), density.shape[1] + 1, density.shape[2]))
-        np.multiply(density, np.diff(self._migra_bounds)[:, None], out=running[:, 1:])
-        np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
-        return running
 
     @property
     def _migra_bounds(self) -> FloatArray:

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import astropy.units as u
 import numpy as np
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 
 from ..errors import DataError
-from ..tables import FileCache, Row, read_row
+from ..tables import FileCache, Row, read_row, unit_factor
 from .aeff import EffectiveAreaTable2D
 from .axis import FloatArray, IrfAxis
 from .background import Background2D, Background3D
@@ -67,15 +66,8 @@ class IrfTable:
     def values(self, name: str, unit: str) -> FloatArray:
         """A column in a unit, double precision."""
         values = self.column(name).astype(float)
-        found = self.unit(name)
-        if not found or found == unit:
-            return values
-        try:
-            return np.asarray(u.Quantity(values, found).to_value(unit))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"{self.where}: column {name} has unit {found!r}, expected one like {unit!r}"
-            ) from error
+        factor = _factor(self, name, self.unit(name) or unit, unit)
+        return values if factor == 1.0 else values * factor
 
     def axis(self, name: str, column: str, unit: str, log: bool = False) -> IrfAxis:
         try:
@@ -223,12 +215,12 @@ READERS: dict[str, Callable[[IrfTable], Irf]] = {
 
 
 def _factor(table: IrfTable, name: str, unit: str, expected: str) -> float:
-    try:
-        return float(u.Unit(unit).to(expected))
-    except ValueError as error:
+    factor = unit_factor(unit, expected)
+    if factor is None:
         raise DataError(
             f"{table.where}: column {name} has unit {unit!r}, expected one like {expected!r}"
-        ) from error
+        )
+    return factor
 
 
 def open_fits(path: Path) -> fits.HDUList:

@@ -192,9 +192,10 @@ def from_annuli(content: FloatArray, edges: FloatArray, iterations: int = 60) ->
     if not filled.any():
         return weights
     edges, content = _merged(edges, content[:, filled])
-    observed = content / total[filled]
+    # In single precision, which is that of the tables, at half the time.
+    observed = (content / total[filled]).astype(np.float32)
     known = _known_widths(edges)
-    basis, start = _annuli(edges.tobytes())
+    basis, start = (matrix.astype(np.float32) for matrix in _annuli(edges.tobytes()))
     back = (basis / basis.sum(axis=0)).T
     estimate = np.maximum(start @ observed, 1e-4)
     estimate /= estimate.sum(axis=0)
@@ -212,7 +213,8 @@ def from_annuli(content: FloatArray, edges: FloatArray, iterations: int = 60) ->
         held = guess.sum(axis=0)
         guess, log_guess = guess / held, log_guess - np.log(held)
         estimate, log_estimate, last_step = found, log_found, step
-    weights[np.ix_(known, filled)] = estimate / estimate.sum(axis=0)
+    held = estimate.astype(np.float64)
+    weights[np.ix_(known, filled)] = held / held.sum(axis=0)
     return weights
 
 

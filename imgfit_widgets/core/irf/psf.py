@@ -105,9 +105,9 @@ def _fill_nearest(values: NDArray[Any], used: NDArray[np.bool_]) -> NDArray[Any]
     """Values of unused nodes replaced by the nearest used one, along offset before energy."""
     filled = values.copy()
     energy, offset = np.nonzero(used)
-    for row, column in zip(*np.nonzero(~used), strict=True):
-        nearest = np.argmin(10 * np.abs(energy - row) + np.abs(offset - column))
-        filled[row, column] = values[energy[nearest], offset[nearest]]
+    row, column = (place[:, None] for place in np.nonzero(~used))
+    nearest = np.argmin(10 * np.abs(energy - row) + np.abs(offset - column), axis=1)
+    filled[~used] = values[used][nearest]
     return filled
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from ..irf.axis import FloatArray
+from ..progress import Progress, silent
 
 BoolArray = NDArray[np.bool_]
 
@@ -59,11 +60,13 @@ class BackgroundMethod(Protocol):
         valid: BoolArray,
         keep: BoolArray,
         scales: tuple[float, float],
+        progress: Progress = silent,
     ) -> Matched:
         """Match a background to counts, both of shape (R, y, x).
 
         ``valid`` (R, y, x) are the bins that are trusted, ``keep`` (y, x) the pixels that are not
-        excluded, ``scales`` the size of a pixel along x and y in degrees.
+        excluded, ``scales`` the size of a pixel along x and y in degrees; ``progress`` is called
+        before each step and may raise `Cancelled`.
         """
 
 
@@ -91,6 +94,7 @@ class FoVBackground:
         valid: BoolArray,
         keep: BoolArray,
         scales: tuple[float, float],
+        progress: Progress = silent,
     ) -> Matched:
         """See `BackgroundMethod`."""
         used = valid & keep
@@ -135,13 +139,16 @@ class RingBackground:
         valid: BoolArray,
         keep: BoolArray,
         scales: tuple[float, float],
+        progress: Progress = silent,
     ) -> Matched:
         """See `BackgroundMethod`."""
         used = keep & valid if self.inside_only else np.broadcast_to(keep, counts.shape)
         ring = ring_kernel(self.r_in, self.width, scales)
-        off = _sum_over(counts * used, ring)
-        acceptance_off = _sum_over(background * used, ring)
-        return _scaled(background, np.rint(off), acceptance_off)
+        sums = []
+        for number, values in enumerate((counts, background)):
+            progress(number / 2, "sums over rings")
+            sums.append(_Sums(values * used, ring.shape).over(ring))
+        return _scaled(background, np.rint(sums[0]), sums[1])
 
 
 @dataclass(frozen=True)
@@ -180,19 +187,31 @@ class AdaptiveRingBackground:
         valid: BoolArray,
         keep: BoolArray,
         scales: tuple[float, float],
+        progress: Progress = silent,
     ) -> Matched:
         """See `BackgroundMethod`."""
         used = keep & valid if self.inside_only else np.broadcast_to(keep, counts.shape)
-        disk = ring_kernel(0.0, self.theta, scales) if self.theta else np.ones((1, 1))
-        on = _sum_over(background, disk)
+        rings = self._rings()
+        widest = ring_kernel(0.0, max(r_in + width for r_in, width in rings), scales).shape
+        on = background
+        if self.theta:
+            disk = ring_kernel(0.0, self.theta, scales)
+            progress(0.0, "sums over rings")
+            on = _Sums(background, disk.shape).over(disk)
+        progress(0.1, "sums over rings")
+        counts_around = _Sums(counts * used, widest)
+        progress(0.2, "sums over rings")
+        background_around = _Sums(background * used, widest)
         off, acceptance_off = np.zeros_like(counts), np.zeros_like(background)
         open_ = np.ones(counts.shape, dtype=bool)
-        for r_in, width in self._rings():
+        for number, (r_in, width) in enumerate(rings):
+            progress(0.3 + 0.7 * number / len(rings), "sums over rings")
             ring = ring_kernel(r_in, width, scales)
-            acceptance = _sum_over(background * used, ring)
+            acceptance = background_around.over(ring)
             enough = open_ & _some(acceptance) & (on <= self.threshold_alpha * acceptance)
             if enough.any():
-                off[enough] = np.rint(_sum_over(counts * used, ring))[enough]
+                progress(0.3 + 0.7 * (number + 0.5) / len(rings), "sums over rings")
+                off[enough] = np.rint(counts_around.over(ring))[enough]
                 acceptance_off[enough] = acceptance[enough]
                 open_ &= ~enough
             if not open_.any():
@@ -218,15 +237,30 @@ def ring_kernel(r_in: float, width: float, scales: tuple[float, float]) -> Float
     return np.asarray((distance >= low) & (distance <= high), dtype=float)
 
 
-def _sum_over(values: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Sums over the pixels of a kernel (odd, symmetric) around each pixel, 0 beyond the map."""
-    shape = values.shape[1:]
-    padded = [
-        fft.next_fast_len(n + k - 1, real=True) for n, k in zip(shape, kernel.shape, strict=True)
-    ]
-    product = fft.rfft2(values, padded) * fft.rfft2(kernel, padded)
-    rows, columns = (slice(k // 2, k // 2 + n) for n, k in zip(shape, kernel.shape, strict=True))
-    return np.asarray(fft.irfft2(product, padded)[:, rows, columns])
+class _Sums:
+    """Sums over the pixels of kernels around each pixel, 0 beyond the map.
+
+    Parameters
+    ----------
+    values : ndarray, shape (R, y, x)
+    reach : (int, int)
+        Shape of the largest kernel.
+    """
+
+    def __init__(self, values: FloatArray, reach: tuple[int, ...]) -> None:
+        self._shape = values.shape[1:]
+        self._padded = [
+            fft.next_fast_len(n + k - 1, real=True) for n, k in zip(self._shape, reach, strict=True)
+        ]
+        self._transform = fft.rfft2(values, self._padded)
+
+    def over(self, kernel: FloatArray) -> FloatArray:
+        """For a kernel (odd, symmetric) the sums, shape (R, y, x)."""
+        product = self._transform * fft.rfft2(kernel, self._padded)
+        rows, columns = (
+            slice(k // 2, k // 2 + n) for n, k in zip(self._shape, kernel.shape, strict=True)
+        )
+        return np.asarray(fft.irfft2(product, self._padded)[:, rows, columns])
 
 
 def _scaled(background: FloatArray, off: FloatArray, acceptance_off: FloatArray) -> Matched:

@@ -20,8 +20,11 @@ from ..fits_maps import read_first
 from ..irf.axis import FloatArray
 from ..maps import WcsGeom, convert_frame, nearest_pixel, positions, separation
 from ..paths import expand_path
+from ..progress import Progress, silent
 
 BoolArray = NDArray[np.bool_]
+# Pixels that are looked at between two looks at whether to stop.
+_PIXELS = 65536
 _REGIONS = (".reg", ".ds9", ".txt", ".crtf")
 
 
@@ -54,7 +57,7 @@ class Exclusion:
         else:
             self._mask = _read_mask(self.path)
 
-    def keep(self, geom: WcsGeom, outside: bool = True) -> BoolArray:
+    def keep(self, geom: WcsGeom, outside: bool = True, progress: Progress = silent) -> BoolArray:
         """Pixels of a geometry that are not excluded, by their centre.
 
         Parameters
@@ -62,13 +65,25 @@ class Exclusion:
         geom : `WcsGeom`
         outside : bool
             Whether the sky beyond a FITS mask is kept.
+        progress : callable
+            Called between parts of the map; may raise `Cancelled`.
 
         Returns
         -------
         ndarray of bool, shape (ny, nx)
         """
-        y, x = np.mgrid[: geom.shape[0], : geom.shape[1]]
-        lon, lat = geom.wcs.wcs_pix2world(x.ravel(), y.ravel(), 0)
+        ny, nx = geom.shape
+        keep = np.empty(geom.shape, dtype=bool)
+        step = max(1, _PIXELS // nx)
+        for start in range(0, ny, step):
+            progress(start / ny, "exclusions")
+            y, x = np.mgrid[start : min(start + step, ny), :nx]
+            lon, lat = geom.wcs.wcs_pix2world(x.ravel(), y.ravel(), 0)
+            keep[start : start + step] = self._keeps(geom, lon, lat, outside).reshape(x.shape)
+        return keep
+
+    def _keeps(self, geom: WcsGeom, lon: FloatArray, lat: FloatArray, outside: bool) -> BoolArray:
+        """Whether positions in the frame of a geometry (N,) are kept."""
         if self._mask is not None:
             data, own = self._mask
             i, j = own.lonlat_to_pix(*convert_frame(lon, lat, geom.frame, own.frame))
@@ -77,12 +92,12 @@ class Exclusion:
                 on_mask &= (j >= -0.5) & (j < data.shape[0] - 0.5)
             keep = np.full(lon.shape, outside)
             keep[on_mask] = data[nearest_pixel(j[on_mask]), nearest_pixel(i[on_mask])]
-            return keep.reshape(geom.shape)
+            return keep
         ra, dec = convert_frame(lon, lat, geom.frame, "icrs")
         inside = np.zeros(lon.shape, dtype=bool)
         for contains in self._inside:
             inside |= contains(ra, dec)
-        return ~inside.reshape(geom.shape)
+        return ~inside
 
 
 def _read_mask(path: Path) -> tuple[BoolArray, WcsGeom]:

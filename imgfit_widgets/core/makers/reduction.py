@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..irf.axis import FloatArray
 from ..maps import MapAxis, WcsGeom
+from ..progress import Progress, silent
 from .background import BackgroundMethod
 from .exclusion import Exclusion
 from .responses import ResponseCache
@@ -92,17 +93,15 @@ class Reduction:
         """Pixel coordinates in `geom` of the nodes of `geom_irf`, each of its shape."""
         return self.geom.lonlat_to_pix(*self.geom_irf.pixel_lonlat)
 
-    def keep(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+    def keep(self, rows: slice, columns: slice, progress: Progress = silent) -> NDArray[np.bool_]:
         """Pixels of a window that are not excluded, shape (y, x)."""
         if self.exclusion is None:
             return np.ones((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
         if self.exact:
-            return self._keep[rows, columns]
+            if "_keep" not in self.__dict__:
+                found = self.exclusion.keep(self.geom.to_image(), progress=progress)
+                self.__dict__["_keep"] = found
+            return np.asarray(self.__dict__["_keep"][rows, columns])
         # In the coordinates of the window, so that a pixel whose centre lies on the edge of one
         # of the mask falls to the same side as in Gammapy, where the sky beyond is excluded too.
-        return self.exclusion.keep(self.geom.to_image().crop(rows, columns), outside=False)
-
-    @cached_property
-    def _keep(self) -> NDArray[np.bool_]:
-        geom = self.geom.to_image()
-        return np.ones(geom.shape, bool) if self.exclusion is None else self.exclusion.keep(geom)
+        return self.exclusion.keep(self.geom.to_image().crop(rows, columns), False, progress)

@@ -86,7 +86,8 @@ def reduce_run(
     """
     log.info("Processing observation %d", observation.obs_id)
     label = f"Run {observation.obs_id}"
-    progress(0.0, f"{label}: reading events")
+    reduction.geom.survey(lambda done, what: progress(0.05 * done, f"{label}: {what}"))
+    progress(0.05, f"{label}: reading events")
     ra, dec = observation.pointing
     window = find_window(reduction, ra, dec)
     if window is None:
@@ -105,6 +106,7 @@ def reduce_run(
     used = np.isfinite(offset) if whole else safe
     shape = (rows.stop - rows.start, columns.stop - columns.start)
 
+    progress(0.1, f"{label}: counting events")
     if "counts" in reduction.selection:
         counts = _count(observation, reduction, window, pointing)
     else:
@@ -113,6 +115,7 @@ def reduce_run(
     background: FloatArray | None = None
     mask: BoolArray = np.broadcast_to(safe, (axis.nbin, offset.size)).reshape(axis.nbin, *shape)
     if has["background"]:
+        progress(0.15, f"{label}: background")
         solid_angle = reduction.geom.solid_angle()[rows, columns].ravel()[used]
         expected = np.zeros((axis.nbin, offset.size))
         rate = _background(observation, reduction, vectors[:, used], progress, label)
@@ -126,9 +129,17 @@ def reduce_run(
 
     matched = Matched(np.zeros(0) if background is None else background)
     if background is not None and reduction.background is not None:
-        keep = reduction.keep(rows, columns)
-        progress(0.55, f"{label}: matching the background")
-        matched = reduction.background.run(counts, background, mask, keep, _scales(reduction))
+        keep = reduction.keep(
+            rows, columns, lambda done, what: progress(0.5 + 0.05 * done, f"{label}: {what}")
+        )
+        matched = reduction.background.run(
+            counts,
+            background,
+            mask,
+            keep,
+            _scales(reduction),
+            lambda done, what: progress(0.55 + 0.1 * done, f"{label}: {what}"),
+        )
         background = matched.background
         mask = mask & matched.mask
         if matched.problem:
@@ -407,12 +418,12 @@ def _count(
     geom, bounds = reduction.geom, reduction.energy_axis.bounds
     rows, columns = window
     events = observation.events
-    near = (events.energy >= bounds[0]) & (events.energy < bounds[-1])
+    near = np.flatnonzero((events.energy >= bounds[0]) & (events.energy < bounds[-1]))
     ra, dec, energy = events.ra[near], events.dec[near], events.energy[near]
     # Only events that can fall into the window need the full projection.
     reach = np.radians(reduction.offset_max * np.sqrt(2.0) + 2.0 * max(geom.pixel_scales))
     vectors = unit_vectors(ra, dec)
-    near = pointing @ vectors > np.cos(min(reach, np.pi))
+    near = np.flatnonzero(pointing @ vectors > np.cos(min(reach, np.pi)))
     if geom.frame == "icrs":  # as they stand: turning would move events that lie on an edge
         lon, lat = ra[near].astype(float), dec[near].astype(float)
     else:
