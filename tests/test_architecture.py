@@ -210,6 +210,17 @@ def test_importing_the_package_is_light() -> None:
     assert run.stdout.split() == ["False", "False"], run.stderr
 
 
+def test_public_names_are_there() -> None:
+    import imgfit_widgets
+
+    everyday = {"Fit", "FitResult", "Profiles", "extension_test", "localise", "TSMapEstimator"}
+    assert everyday <= set(imgfit_widgets.__all__)
+    for name in imgfit_widgets.__all__:
+        assert getattr(imgfit_widgets, name) is not None, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        imgfit_widgets.nothing  # noqa: B018
+
+
 def tracked() -> list[str]:
     run = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
     if run.returncode == 0:

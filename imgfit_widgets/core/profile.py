@@ -444,7 +444,8 @@ class Profiles:
 
     def _limits_met(self, line: list[ContourPoint], i: int, k: int) -> str:
         """Which limits the points at a limit lie at, in words."""
-        room, found = self.minimiser.room, {}
+        room = self.minimiser.room
+        found: dict[str, None] = {}
         for place, values in ((i, [p.x for p in line]), (k, [p.y for p in line])):
             label, scale = ".".join(self.result.names[place]), self.minimiser.scale[place]
             for end in (float(room.lowest[place]), float(room.upper[place])):

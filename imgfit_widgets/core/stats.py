@@ -175,7 +175,7 @@ class BandSums:
 
 
 def sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """For each band, (R, y, x) to (R,); not through BLAS, whose threads cost more than they give."""
+    """For each band, (R, y, x) to (R,); not through BLAS, whose threads cost more here."""
     return np.asarray(np.einsum("ryx,ryx->r", one, other))
 
 
