@@ -308,12 +308,10 @@ class _Straight:
         self._rows, self._columns = rows, columns
 
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(self._rows, (len(cells), *self._rows.shape))
-        return product(product(rows, cells), self._columns.T)
+        return product(product(self._rows, cells), self._columns.T)
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
-        rows = np.broadcast_to(self._rows.T, (len(pixels), *self._rows.T.shape))
-        return product(rows, product(pixels, self._columns))
+        return product(self._rows.T, product(pixels, self._columns))
 
 
 class _Scattered:

@@ -17,13 +17,14 @@ _PIECE = 200_000
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """``left @ right``, quick if ``right`` is small.
 
-    Shapes (..., n, k) and (k, m), or as many of right as there are of left.
+    Shapes (n, k) and (k, m), of each one or several.
     """
     if left.shape[-2] * right.shape[-2] * right.shape[-1] <= _PIECE:
         return np.asarray(left @ right)
-    if left.ndim > 2:
-        many = np.broadcast_to(right, (*left.shape[:-2], *right.shape[-2:]))
-        return np.stack([product(a, b) for a, b in zip(left, many, strict=True)])
+    if left.ndim > 2 or right.ndim > 2:
+        count = max(len(a) for a in (left, right) if a.ndim > 2)
+        left, right = (np.broadcast_to(a, (count, *a.shape[-2:])) for a in (left, right))
+        return np.stack([product(a, b) for a, b in zip(left, right, strict=True)])
     rows = max(1, _PIECE // right.size)
     count = -(-len(left) // rows)
     padded = np.zeros((count * rows, left.shape[1]))

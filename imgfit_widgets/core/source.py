@@ -444,7 +444,7 @@ class SourceState:
         rows = terms_y.reshape(-1, terms_y.shape[2])
         across = self._content @ terms_x
         across = across.reshape(len(across), len(rows), -1)
-        return product(np.broadcast_to(rows.T, (len(across), *rows.T.shape)), across)
+        return product(rows.T, across)
 
     def template(self) -> np.ndarray:
         """Counts in the rectangle at amplitude 1, shape (R, ny, nx)."""
