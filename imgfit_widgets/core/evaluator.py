@@ -138,6 +138,7 @@ class Evaluator:
         found = []
         for term in self.terms:
             image = term.predicted_background(p)
+            term.settle(p)
             for source in term.sources:
                 source.add_to(image, p)
             found.append(image)
@@ -154,6 +155,7 @@ class Evaluator:
                 found.append(term.predicted_background(p) if own else np.zeros(term.shape))
                 continue
             image = np.zeros(term.shape)
+            term.settle(p)
             for source in term.sources:
                 if source.model.name == model:
                     source.add_to(image, p)

@@ -287,9 +287,7 @@ class Source:
         return found, moments.order
 
     def add_to(self, image: np.ndarray, p: np.ndarray) -> None:
-        """Add the predicted counts to a full image, with a rectangle of their own."""
-        if not self.stays(p):
-            self.lay_out(p)
+        """Add the predicted counts to a full image; the rectangle must hold the source."""
         y0, y1, x0, x1 = self.box
         if y1 > y0 and x1 > x0:
             image[:, y0:y1, x0:x1] += self.state(p).counts()
