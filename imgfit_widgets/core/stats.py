@@ -69,7 +69,7 @@ class PoissonTerm:
         self.weight = None if mask is None or bool(mask.all()) else mask.astype(float)
         self.n = np.asarray(n, dtype=float)
         if self.weight is not None:
-            self.n = self.n * self.weight
+            self.n = np.where(self.weight > 0, self.n, 0.0)
         # Large arrays are used again: making them takes longer than filling them.
         self._log, self._slope = np.empty_like(self.n), np.empty_like(self.n)
 
