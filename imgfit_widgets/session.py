@@ -205,13 +205,17 @@ class Session(Editing, Searching, Exports):
     # --- fit
     @verb
     def fit(self) -> Task:
-        """Fit all free parameters in the background; ``task.live`` is its newest step."""
+        """Fit all free parameters in the background; ``task.live`` is its newest step.
+
+        First, sources are looked for within ``search_radius`` of where they are.
+        """
         self._require("fit")
         self._take_drafts("fit")
         datasets, models, names = self._require("fit"), self.models.copy(), self.models.names
+        solver = Fit(search_radius=self.search_radius)
 
         def work(progress: Any) -> FitResult:
-            return Fit().solve(datasets, models, progress, self.task.send)
+            return solver.solve(datasets, models, progress, self.task.send)
 
         def apply(result: FitResult) -> None:
             if self.models.names != names or self.datasets is not datasets:

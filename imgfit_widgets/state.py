@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from traitlets import Any as AnyTrait
-from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Unicode, observe
+from traitlets import Bool, Dict, Enum, Float, HasTraits, Instance, Int, Unicode, observe
 
 from . import sources
 from .changes import signature
@@ -45,11 +45,14 @@ class State(HasTraits):
     ``geometry`` (a projection, CAR or TAN, or the path of a FITS image whose pixels are taken) and
     ``skip_failed`` (go on without runs that fail) are asked of a reduction beside ``config``, whose
     file has no keys for them. ``reduced`` is what came of the last one, with the runs left out.
+    ``search_radius`` is asked of a fit: degrees around each source in which it first looks for the
+    place where the source fits best; 0 for none.
     """
 
     config = Instance(AnalysisConfig)
     geometry = Unicode("CAR")
     skip_failed = Bool(False)
+    search_radius = Float(0.0, min=0.0, max=180.0)
     reduced = Instance(Reduced, allow_none=True, default_value=None)
     datasets = Instance(Datasets, allow_none=True, default_value=None)
     models = Instance(Models)

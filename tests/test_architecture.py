@@ -24,7 +24,8 @@ LAYERS = [
     ["core.irf"],
     ["core.events", "core.index"],
     ["core.data", "core.models"],
-    ["core.pixels", "core.plane", "core.selection"],
+    ["core.products", "core.selection"],
+    ["core.pixels", "core.plane"],
     ["core.response"],
     ["core.source"],
     ["core.extended"],
@@ -210,6 +211,17 @@ def test_importing_the_package_is_light() -> None:
     code = "import sys, imgfit_widgets; print('numpy' in sys.modules, 'ipywidgets' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.split() == ["False", "False"], run.stderr
+
+
+def test_public_names_are_there() -> None:
+    import imgfit_widgets
+
+    everyday = {"Fit", "FitResult", "Profiles", "extension_test", "localise", "TSMapEstimator"}
+    assert everyday <= set(imgfit_widgets.__all__)
+    for name in imgfit_widgets.__all__:
+        assert getattr(imgfit_widgets, name) is not None, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        imgfit_widgets.nothing  # noqa: B018
 
 
 def tracked() -> list[str]:

@@ -160,6 +160,34 @@ def test_fit_of_the_written_dataset_gives_the_same(done: SimpleNamespace, tmp_pa
     assert (tmp_path / "o" / "models.yaml").exists()
 
 
+def test_search_finds_a_source_that_is_further_off(
+    demo_store: Path, done: SimpleNamespace, tmp_path: Path
+) -> None:
+    """From 0.3 deg beside its source, within the radius that is asked for."""
+    models = Models.read(demo_store / "models.yaml")
+    source = models.sky_models[0]
+    lat = source.spatial_model.lat_0
+    found = next(
+        row["value"]
+        for row in done.result["fit"]["parameters"]
+        if (row["model"], row["name"]) == (source.name, "lat_0")
+    )
+    lat.value = found + 0.3
+    models.write(tmp_path / "models.yaml")
+    dataset = next(done.folder.glob("dataset-*.fits.gz"))
+    command = ("fit", dataset, tmp_path / "models.yaml", "--json", "-o", tmp_path)
+    values = {}
+    for radius in (0, 0.4):
+        answer = run_here(*command, "--search", radius)
+        assert answer.status == 0, answer.err
+        rows = json.loads(answer.out.strip().splitlines()[-1])["fit"]["parameters"]
+        at = {(row["model"], row["name"]): row["value"] for row in rows}
+        values[radius] = at[source.name, "lat_0"]
+    assert values[0.4] == pytest.approx(found, abs=1e-4)
+    fails(run_here(*command, "--search", "far"), 2, "--search", "expected 0 to 180 degrees")
+    fails(run_here("run", "a", "b", "--search", -1), 2, "--search", "expected 0 to 180 degrees")
+
+
 def test_stat_sets_parameters_and_fits_nothing(done: SimpleNamespace) -> None:
     dataset, models = done.folder / "dataset-stacked.fits.gz", done.folder / "models.yaml"
     best = json.loads(run_here("stat", dataset, models, "--json").out)

@@ -218,6 +218,23 @@ def test_statistic_does_not_depend_on_the_way_there() -> None:
     assert evaluator.stat(x) == pytest.approx(first, abs=2e-3)
 
 
+@pytest.mark.parametrize("sigma", [None, 0.1])
+def test_a_prediction_far_off_does_not_spoil_the_statistic(sigma: float | None) -> None:
+    """Predicted counts of another place move the rectangles that the statistic uses too."""
+    models = toy_models(sigma=sigma)
+    dataset = toy_dataset()
+    evaluator = Evaluator([dataset], models)
+    far = evaluator.x0.copy()
+    far[1:3] += 0.4, -0.45
+    before = evaluator.stat(evaluator.x0)
+    image = evaluator.npred(far)[0]
+    fresh = Evaluator([dataset], models)
+    assert evaluator.stat(far) == pytest.approx(fresh.stat(far), abs=1e-6)
+    np.testing.assert_allclose(image, fresh.npred(far)[0])
+    evaluator.npred_of("src", evaluator.x0)
+    assert evaluator.stat(evaluator.x0) == pytest.approx(before, abs=1e-6)
+
+
 def test_curvature_is_smooth_across_pixels() -> None:
     dataset = poisson(toy_dataset(), toy_models(amplitude=1e-10))
     evaluator = Evaluator([dataset], toy_models(amplitude=1e-10))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from toy import toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.dataset import MapDataset
@@ -369,6 +370,33 @@ def test_tutorial_is_fitted_as_the_exact_model_is(tutorial_gammapy: Any, referen
     models.parameters["amplitude"].value = 0.0
     evaluator = Evaluator([dataset], models)
     assert evaluator.stat(evaluator.x0) == pytest.approx(171088.05, abs=0.5)
+
+
+@pytest.mark.parametrize("case", ["E_icrs_modelicrs", "E_icrs_modelicrs_amp3e-11"])
+def test_a_source_in_equatorial_coordinates_stays_on_the_map(
+    case: str, tutorial_gammapy: Any, reference: Path
+) -> None:
+    """Gammapy's first step in lon_0 is 100 deg there; it ends where it began, without a source."""
+    start = json.loads((reference / "gammapy" / f"{case}.json").read_text())
+    assert start["fit"]["npred_signal"] == [0.0]
+    models = Models.from_yaml(start["models"])
+    models.append(FoVBackgroundModel(dataset_name="stacked"))
+    dataset = tutorial_gammapy.datasets["stacked"]
+    result = Fit().solve(dataset, models)
+    assert result.success, result.message
+    place = SkyCoord(result.value("GC-1", "lon_0"), result.value("GC-1", "lat_0"), unit="deg")
+    galactic = Fit().solve(dataset, tutorial_models(reference))
+    there = SkyCoord(
+        galactic.value("GC-1", "lon_0"),
+        galactic.value("GC-1", "lat_0"),
+        unit="deg",
+        frame="galactic",
+    )
+    assert place.separation(there).deg < 1e-4
+    assert result.total_stat == pytest.approx(galactic.total_stat, abs=1e-3)
+    assert result.error("GC-1", "amplitude") == pytest.approx(
+        galactic.error("GC-1", "amplitude"), rel=1e-3
+    )
 
 
 def fits_from_around(dataset: MapDataset, models: Models, reach: float) -> Iterator[Any]:

@@ -270,6 +270,30 @@ def test_an_extended_source_is_told_from_a_point() -> None:
     assert "sigma <" in str(found)
 
 
+def test_extension_is_that_of_the_source_and_not_of_what_surrounds_it() -> None:
+    """A small source within a ring of six that the models lack."""
+    angles = np.arange(6) * np.pi / 3
+    ring = [
+        toy_models(0.1 + 0.4 * np.cos(a), -0.05 + 0.4 * np.sin(a), 6e-12, name=f"{k}")[0]
+        for k, a in enumerate(angles)
+    ]
+    truth = Models([*ring, *toy_models(sigma=0.05, amplitude=5e-12)])
+    dataset = counts_of(toy_dataset(width=(4.8, 4.0)), truth, seed=None)
+    found = extension_test(dataset, toy_models(amplitude=2e-11), "src")
+    assert not found.at_bound
+    assert found.size == pytest.approx(0.05, abs=0.01)
+    assert found.size < found.upper_limit < 0.1
+    assert "A deeper minimum lies beyond sigma =" in found.message
+    assert max(found.ts_sizes) > found.ts + 10.0
+    assert len(found.sizes) == len(found.ts_sizes) and found.sizes[-1] == 0.5
+    inside = extension_test(dataset, toy_models(amplitude=2e-11), "src", max_size=0.03)
+    assert inside.at_bound and inside.size == pytest.approx(0.03)
+    assert "still gets better at max_size = 0.03 deg" in inside.message
+    assert "<" not in str(inside)
+    with pytest.raises(FitError, match=r"max_size 0\.0; expected degrees"):
+        extension_test(dataset, toy_models(), "src", max_size=0.0)
+
+
 def test_a_point_is_not_extended_and_its_size_is_limited() -> None:
     dataset = counts_of(toy_dataset(), toy_models(amplitude=3e-11))
     models = toy_models(sigma=0.2, amplitude=3e-11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from imgfit_widgets.core.errors import FitError, ModelError
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.fit import Fit, FitResult
 from imgfit_widgets.core.maps import WcsNDMap
-from imgfit_widgets.core.models import FoVBackgroundModel, Models
+from imgfit_widgets.core.models import FoVBackgroundModel, GaussianSpatialModel, Models
 from imgfit_widgets.core.profile import Profiles
 from imgfit_widgets.core.progress import Cancelled
 
@@ -166,7 +167,68 @@ def test_contour_stops_at_a_limit(faint: Any, result: FitResult) -> None:
     contour = Profiles(bounded).stat_contour("src.lon_0", "src.lat_0", sigma=3, n=12)
     assert contour.success and contour.at_limit.any()
     assert contour.x.max() <= max(edge, 0.1) + 1e-9
-    assert "limit" in contour.message
+    assert not contour.closed
+    assert f"ends at a limit of a parameter: src.lon_0 = {max(edge, 0.1):g}." in contour.message
+    # The last points on the level come close to the limit.
+    beside = np.flatnonzero(np.diff(contour.at_limit.astype(int)))
+    step = np.hypot(
+        np.diff(contour.x)[beside] / result.error("src", "lon_0"),
+        np.diff(contour.y)[beside] / result.error("src", "lat_0"),
+    )
+    assert len(beside) == 2 and step.max() < 0.2
+
+
+def within(contour: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether points lie inside a closed line, by the crossings of a ray."""
+    inside = np.zeros(x.shape, dtype=bool)
+    ends = np.stack([contour.x, contour.y], axis=1)
+    for (x1, y1), (x2, y2) in pairwise(ends[contour.valid]):
+        if y1 != y2:
+            inside ^= ((y1 > y) != (y2 > y)) & (x < (x2 - x1) * (y - y1) / (y2 - y1) + x1)
+    return inside
+
+
+def test_a_curved_contour_is_that_of_a_dense_grid() -> None:
+    """Eccentricity and direction of a weak ellipse, 2 sigma."""
+    models = toy_models(amplitude=5e-12)
+    at = {"frame": "galactic", "lon_0": 0.1, "lat_0": -0.05}
+    shape = GaussianSpatialModel(sigma=0.15, e=0.8, phi=30.0, **at)
+    shape.e.frozen = shape.phi.frozen = False
+    shape.lon_0.frozen = shape.lat_0.frozen = shape.sigma.frozen = True
+    models["src"].spatial_model = shape
+    evaluator = Evaluator([toy_dataset()], models)
+    dataset = with_counts(toy_dataset(), evaluator.npred(evaluator.x0)[0])
+    profiles = Profiles(Fit().solve(dataset, models))
+    contour = profiles.stat_contour("src.e", "src.phi", sigma=2, n=24)
+    assert contour.closed and contour.success and not contour.message
+    middle = 0.5 * (contour.x.min() + contour.x.max())
+    assert abs(middle - 0.8) > 0.2 * np.ptp(contour.x)  # no ellipse
+    x, y = np.linspace(0.2, 0.97, 12), np.linspace(-15.0, 75.0, 12)
+    surface = profiles.stat_surface("src.e", "src.phi", x, y)
+    root = np.sqrt(np.maximum(surface.stat - surface.stat_min, 0.0))
+    inside = within(contour, *np.meshgrid(x, y, indexing="ij"))
+    assert 20 < inside.sum() < 100
+    assert np.all(np.abs(root[inside != (root < 2.0)] - 2.0) < 0.05)
+
+
+def test_a_contour_in_its_own_shadow_says_so() -> None:
+    """One source fitted to six on a horseshoe, whose arms do not see each other."""
+    arc = np.radians([200, 150, 100, 50, 0, -50])
+    each = [
+        toy_models(
+            0.16 * np.cos(a), 0.16 * np.sin(a), 6e-13 * (1.2 if k == 2 else 1.0), name=f"{k}"
+        )
+        for k, a in enumerate(arc)
+    ]
+    truth = Models([*(models[0] for models in each), each[0][1]])
+    evaluator = Evaluator([toy_dataset()], truth)
+    dataset = with_counts(toy_dataset(), evaluator.npred(evaluator.x0)[0])
+    profiles = Profiles(Fit().solve(dataset, toy_models(0.0, 0.16, 2e-12)))
+    pair = "src.lon_0", "src.lat_0"
+    assert profiles.stat_contour(*pair, sigma=2, n=16).closed
+    shadowed = profiles.stat_contour(*pair, sigma=4, n=24)
+    assert shadowed.success and not shadowed.closed
+    assert "not seen whole from the minimum" in shadowed.message
 
 
 def test_surface_is_that_of_fits(faint: Any, result: FitResult, profiles: Profiles) -> None:

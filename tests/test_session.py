@@ -7,12 +7,17 @@ import math
 import threading
 import time
 
+import numpy as np
 import pytest
+from astropy import units as u
 from small import bright, centre
+from traitlets import TraitError
 
 from imgfit_widgets.core.analysis import Analysis
 from imgfit_widgets.core.config import AnalysisConfig
+from imgfit_widgets.core.dataset import MapDataset
 from imgfit_widgets.core.errors import ConfigError, DataError, ImgfitError, ModelError
+from imgfit_widgets.core.maps import WcsGeom, WcsNDMap
 from imgfit_widgets.core.models import Models
 from imgfit_widgets.session import Session
 
@@ -354,6 +359,37 @@ def test_fit_sets_values_and_errors_and_knows_when_it_is_no_longer_current(sessi
     assert session.fit_is_current
     session.models[name].spatial_model.lat_0.frozen = True
     assert not session.fit_is_current
+
+
+def test_fit_looks_around_its_sources_if_asked(session, demo_store):
+    lon, lat, _ = bright(demo_store)
+    name = session.add_source(lon + 0.05, lat)
+    session.fit().wait(60)
+    at = session.fit_result.value(name, "lon_0")
+    session.models[name].spatial_model.lat_0.value += 0.35
+    session.search_radius = 0.45
+    session.fit().wait(60)
+    assert session.fit_result.value(name, "lon_0") == pytest.approx(at, abs=1e-4)
+    with pytest.raises(TraitError):
+        session.search_radius = -1.0
+
+
+def test_a_new_source_has_the_flux_of_its_counts_whatever_the_exposure():
+    """5000 counts over a flat background with an exposure of 1 cm2 s."""
+    y, x = np.mgrid[:60, :60]
+    shape = np.exp(-0.5 * ((x - 30) ** 2 + (y - 30) ** 2) / 2.5**2) / (2 * np.pi * 2.5**2)
+    geom = WcsGeom.create((0.0, 0.0), (1.2, 1.2), 0.02, "CAR", "galactic")
+    counts = WcsNDMap(geom, np.round(10.0 + 5000.0 * shape))
+    background = WcsNDMap(geom, np.full(geom.shape, 10.0))
+    session = Session()
+    exposure = 1.0 * u.Unit("cm2 s")
+    session.set_datasets(MapDataset.from_images(counts, background, exposure, "0.05 deg"))
+    name = session.add_source(*geom.center_lonlat)
+    amplitude = session.models[name].linear_parameter.value
+    assert amplitude == pytest.approx(5000.0, rel=0.03)
+    session.fit().wait(60)
+    assert session.fit_result.success, session.fit_result.message
+    assert session.fit_result.value(name, "amplitude") == pytest.approx(5000.0, rel=0.03)
 
 
 def test_undo_takes_a_fit_back_whole(session):

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> tuple[int, Summary]:
 
     models = Models.read(args.models)  # a mistake there is told before the long part
     with _reduced(args) as analysis:
+        analysis.fit.search_radius = args.search
         analysis.set_models(models)
         return _fit(args, analysis.datasets, analysis.run_fit, analysis.timing, analysis.failed)
 
@@ -100,7 +101,7 @@ def fit(args: argparse.Namespace) -> tuple[int, Summary]:
     def solve() -> Any:
         log.info("Fitting datasets.")
         start = time.perf_counter()
-        result = Fit().run(datasets, datasets.models)
+        result = Fit(search_radius=args.search).run(datasets, datasets.models)
         timing["fit_s"] = time.perf_counter() - start
         return result
 
@@ -351,6 +352,12 @@ def _parser() -> argparse.ArgumentParser:
     config = {"metavar": "CONFIG", "help": "analysis configuration (YAML)"}
     models = {"metavar": "MODELS", "help": "models (YAML)"}
     output = {"metavar": "DIR", "type": Path, "help": "folder for the results"}
+    search: dict[str, Any] = {
+        "metavar": "DEG",
+        "type": _radius,
+        "default": 0.0,
+        "help": "begin each source where it fits best within so many degrees (0: where it is)",
+    }
 
     added = command(serve, "serve the workbench as a dashboard; without CONFIG on the demo", False)
     added.add_argument("config", nargs="?", **config)
@@ -374,6 +381,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("config", **config)
         if function is run:
             added.add_argument("models", **models)
+            added.add_argument("--search", **search)
         added.add_argument(
             "-o", "--output", **{**output, "help": "folder for the results (general.outdir)"}
         )
@@ -401,6 +409,7 @@ def _parser() -> argparse.ArgumentParser:
     added = command(fit, "fit models to a dataset")
     added.add_argument("dataset", **dataset)
     added.add_argument("models", **models)
+    added.add_argument("--search", **search)
     added.add_argument("-o", "--output", **output)
 
     added = command(stat, "give the fit statistic and predicted counts, without a fit")
@@ -418,6 +427,16 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("-o", "--output", required=True, **output)
     added.add_argument("--seed", type=_seed, default=0, metavar="N", help="random seed (0)")
     return parser
+
+
+def _radius(text: str) -> float:
+    try:
+        degrees = float(text)
+    except ValueError:
+        degrees = math.nan
+    if not 0.0 <= degrees <= 180.0:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; expected 0 to 180 degrees")
+    return degrees
 
 
 def _number(low: int, high: float, what: str) -> Callable[[str], int]:

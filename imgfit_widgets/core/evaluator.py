@@ -33,9 +33,10 @@ from .models import (
     SpatialModel,
     TemplateSpatialModel,
 )
+from .products import gram
 from .response import DatasetLike, PixelPosition, Response
 from .source import Source
-from .stats import FLOOR, BandSums, PoissonTerm
+from .stats import FLOOR, BandSums, PoissonTerm, sum_of_product
 
 __all__ = ["DatasetLike", "Evaluator"]
 
@@ -137,7 +138,7 @@ class Evaluator:
         found = []
         for term in self.terms:
             image = term.predicted_background(p)
-            term.suit(p)
+            term.settle(p)
             for source in term.sources:
                 source.add_to(image, p)
             found.append(image)
@@ -154,7 +155,7 @@ class Evaluator:
                 found.append(term.predicted_background(p) if own else np.zeros(term.shape))
                 continue
             image = np.zeros(term.shape)
-            term.suit(p)
+            term.settle(p)
             for source in term.sources:
                 if source.model.name == model:
                     source.add_to(image, p)
@@ -354,6 +355,7 @@ class Region:
         mask = None if term.mask is None else np.ascontiguousarray(term.mask[cut])
         self.poisson = PoissonTerm(np.ascontiguousarray(term.counts[cut]), self.background, mask)
         self.members = members
+        self._predicted = np.empty_like(self.background)
         self.slices = []
         for member in members:
             a, b, c, d = term.sources[member].box
@@ -361,11 +363,11 @@ class Region:
         self.sums = BandSums.of(self.poisson.n, self.background, mask)
 
     def predicted(self, factor: np.ndarray, states: list[Any]) -> np.ndarray:
-        """Counts of the scaled background and of its sources."""
-        mu = self.background * factor[:, None, None]
+        """Counts of the scaled background and of its sources; they hold until the next call."""
+        mu = np.multiply(self.background, factor[:, None, None], out=self._predicted)
         for state, cut in zip(states, self.slices, strict=True):
             mu[cut] += state.counts()
-        return np.asarray(mu)
+        return self._predicted
 
 
 class DatasetTerm:
@@ -467,7 +469,7 @@ class DatasetTerm:
                 continue
             part, slope = region.poisson.sum_and_slope(mu)
             stat += part
-            by_factor = by_factor + _sum_of_product(slope, region.background)
+            by_factor = by_factor + sum_of_product(slope, region.background)
             for state, cut in zip(states, region.slices, strict=True):
                 state.source.add_gradient(state, slope[cut], gradient)
         if gradient is not None and self.norm is not None:
@@ -504,7 +506,7 @@ class DatasetTerm:
             if region.poisson.weight is not None:
                 weight *= region.poisson.weight
             stack = np.array([image.ravel() for image in images.values()]).reshape(len(rows), -1)
-            matrix[rows[:, None], rows] += (stack * weight.ravel()) @ stack.T
+            matrix[rows[:, None], rows] += gram(stack, weight.ravel())
 
 
 def _no_less_than_0(values: np.ndarray) -> np.ndarray:
@@ -512,11 +514,6 @@ def _no_less_than_0(values: np.ndarray) -> np.ndarray:
     if not (values.min(initial=0.0) >= 0.0 and np.isfinite(values.sum())):
         values = np.maximum(np.nan_to_num(values), 0.0)
     return values
-
-
-def _sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """For each band, shape (R,)."""
-    return np.asarray(np.vecdot(one.reshape(len(one), -1), other.reshape(len(other), -1)))
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

@@ -70,6 +70,10 @@ class ExtendedSource(Source):
         self._phi = (
             self.spatial.shape_names.index("phi") if "phi" in self.spatial.shape_names else None
         )
+        free_shape = {k for k, at in enumerate(self._shape) if at in free}
+        if self._phi is not None and not (self.spatial.e.frozen and self.spatial.e.value == 0):
+            free_shape.add(self._phi)  # it turns with the position
+        self._varied = sorted(free_shape)
         self._tangent: TangentPoint | None = None
         self._plane: SkyPlane | None = None
         self._reach_range = (0.0, 0.0)
@@ -350,12 +354,15 @@ class ExtendedSource(Source):
         """
         amplitude = state.amplitude
         by_u, by_v = (amplitude * state.counts_of(s) for s in state.moved())
-        by_shape = [amplitude * state.counts_of(s * state.base) for s in state.shape_slopes]
+        by_shape = {
+            k: amplitude * state.counts_of(state.shape_slopes[k] * state.base)
+            for k in (self._varied if state.shape_slopes else ())
+        }
         found = {self.linear: state.template()}
         for place, k in ((self._lon, 0), (self._lat, 1)):
             found[place] = by_u * state.on_plane[0, k] + by_v * state.on_plane[1, k]
-        found |= dict(zip(self._shape, by_shape, strict=False))
-        if self._phi is not None:
+        found |= {self._shape[k]: column for k, column in by_shape.items()}
+        if self._phi in by_shape:
             found[self._lon] = found[self._lon] + by_shape[self._phi] * state.turn
         if self._shape_free:
             for i, place in enumerate(self._spectrum):
@@ -392,10 +399,12 @@ class ExtendedSource(Source):
         if state.shape_slopes:
             real = share.real.copy()
             # Not through BLAS, whose threads cost more than they give here.
-            by_shape = [float(np.einsum("yx,yx->", real, s)) for s in state.shape_slopes]
-            for place, value in zip(self._shape, by_shape, strict=True):
-                gradient[place] += amplitude * value
-            if self._phi is not None:
+            by_shape = {
+                k: float(np.einsum("yx,yx->", real, state.shape_slopes[k])) for k in self._varied
+            }
+            for k, value in by_shape.items():
+                gradient[self._shape[k]] += amplitude * value
+            if self._phi in by_shape:
                 by_lonlat[0] += by_shape[self._phi] * state.turn
         gradient[self._lon] += amplitude * by_lonlat[0]
         gradient[self._lat] += amplitude * by_lonlat[1]

@@ -9,7 +9,7 @@ sentence as its ``str``:
 `compare`
     The likelihood ratio of two nested fits.
 `extension_test`
-    A point against a Gaussian or a disk, with an upper limit on the size.
+    A point against a Gaussian or a disk of its own size, with an upper limit.
 `flux_upper_limit`
     The profile likelihood of the amplitude.
 `localise`
@@ -62,6 +62,8 @@ __all__ = [
 CONTAINMENTS = (0.68, 0.95, 0.99)
 _STUCK = 0.01
 """A richer model that fits worse by more than this has not found its minimum."""
+_SIZES = 9
+"""How many sizes a source is tried with to see whether it is extended."""
 _PARABOLIC = 0.1
 """A contour that is off the ellipse by more than this share of it is no ellipse."""
 
@@ -163,10 +165,14 @@ def extension_test(
     cl: float = 0.95,
     fit: Fit | None = None,
     progress: Progress = silent,
+    max_size: float = 0.5,
 ) -> ExtensionTest:
     """Whether a source is extended, and how large it may be.
 
-    The source is fitted as a point and, from three sizes, as ``shape``.
+    The source is fitted as a point and as ``shape`` of sizes that grow from a fiftieth of
+    ``max_size`` to ``max_size``, everything else following. The extension is the first minimum that
+    is met on the way up, with the size free: that of this source. A deeper one at larger sizes,
+    such as emission around it that the models lack makes, is only told of.
 
     Parameters
     ----------
@@ -176,8 +182,12 @@ def extension_test(
         Tag of a spatial model with one size: ``gauss`` or ``disk``.
     cl : float
         One-sided probability of the upper limit.
+    max_size : float
+        Degrees up to which the source may be extended.
     """
     _probability(cl)
+    if not 0.0 < max_size <= 90.0:
+        raise FitError(f"max_size {max_size!r}; expected degrees from 0 to 90")
     fit = fit or Fit()
     source = _source(models, name)
     kind = _shape(shape)
@@ -188,39 +198,57 @@ def extension_test(
     lon, lat = source.spatial_model.lon_0, source.spatial_model.lat_0
     place = {"lon_0": lon, "lat_0": lat}
     base[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
-    point = fit.solve(datasets, base, part(progress, 0.0, 0.25))
+    point = fit.solve(datasets, base, part(progress, 0.0, 0.1))
     _check(point, "the fit as a point")
-    tried: list[FitResult] = []
-    start = _start_size(source, kind)
-    for number, factor in enumerate((1.0, 0.3, 3.0)):
-        other = models_at(point)
+
+    def extended(near: FitResult, degrees: float, free: bool, progress: Progress) -> FitResult:
+        other = models_at(near)
         there = {key: other[name].spatial_model.parameters[key] for key in place}
-        extended = kind(frame=source.frame, **there, **{size: start * factor})
-        extended.parameters[size].frozen = False
-        other[name].spatial_model = extended
-        share = part(progress, 0.25 + 0.2 * number, 0.45 + 0.2 * number)
-        tried.append(fit.solve(datasets, other, share))
-        settled = all(r.success for r in tried) and number == 1
-        if settled and abs(tried[0].total_stat - tried[1].total_stat) < _STUCK:
-            break
-    good = [r for r in tried if r.success]
-    if not good:
-        raise FitError(f"{name}: the fit as {kind.tag[0]} found no minimum: {tried[0].message}")
-    best = min(good, key=lambda r: r.total_stat)
+        other[name].spatial_model = kind(frame=source.frame, **there, **{size: degrees})
+        own = other[name].spatial_model.parameters[size]
+        own.frozen, own.max = not free, max_size
+        return fit.solve(datasets, other, progress)
+
+    sizes = np.geomspace(0.02, 1.0, _SIZES) * max_size
+    followed, curve = [point], []
+    for number, degrees in enumerate(sizes):
+        share = part(progress, 0.1 + 0.07 * number, 0.17 + 0.07 * number)
+        one = extended(followed[-1], float(degrees), False, share)
+        followed.append(one if one.success else followed[-1])
+        curve.append(point.total_stat - one.total_stat if one.success else math.nan)
+    # The first size after which the fit gets worse, the point among them.
+    rise = np.diff([0.0, *np.nan_to_num(curve, nan=-math.inf)])
+    first = int(np.flatnonzero(rise < 0)[0]) if np.any(rise < 0) else _SIZES
+    start = 0.5 * sizes[0] if first == 0 else sizes[first - 1]
+    best = extended(followed[first], float(start), True, part(progress, 0.8, 0.9))
+    if not best.success:
+        raise FitError(f"{name}: the fit as {kind.tag[0]} found no minimum: {best.message}")
     ts = float(point.total_stat - best.total_stat)
     value, error = best.value(name, size), best.error(name, size)
-    limit, message = math.nan, ""
+    limit, notes = math.nan, []
+    at_bound = value > max_size * (1.0 - 1e-6)
+    further = [(t, s) for t, s in zip(curve, sizes, strict=True) if s > value and t > ts + _STUCK]
+    if at_bound:
+        notes.append(
+            f"The fit still gets better at max_size = {max_size:g} deg: there is emission that the "
+            "models lack, or the source is larger."
+        )
+    elif further:
+        notes.append(
+            f"A deeper minimum lies beyond {size} = {min(s for _, s in further):.2g} deg "
+            f"(TS = {max(further)[0]:.1f}): emission around the source that the models lack?"
+        )
     if math.isfinite(error):
-        minos = Profiles(best).minos((name, size), float(ndtri(cl)), part(progress, 0.85, 1.0))
+        minos = Profiles(best).minos((name, size), float(ndtri(cl)), part(progress, 0.9, 1.0))
         if minos.valid_upper and not minos.at_limit_upper:
             limit = value + minos.upper
         else:
-            message = f"No upper limit: {minos.message}"
+            notes.append(f"No upper limit: {minos.message}")
     else:
-        message = "No upper limit: the size is at its limit."
+        notes.append("No upper limit: the size is at its limit.")
     ts = max(ts, 0.0) if ts > -_STUCK else ts
     if ts < 0:
-        message = f"The extended fit is worse: start closer to the source. {message}".strip()
+        notes.append("The extended fit is worse: start closer to the source.")
     return ExtensionTest(
         name,
         kind.tag[0],
@@ -232,7 +260,10 @@ def extension_test(
         error,
         limit,
         float(cl),
-        message,
+        " ".join(notes),
+        tuple(map(float, sizes)),
+        tuple(map(float, curve)),
+        at_bound,
         point,
         best,
     )
@@ -422,16 +453,6 @@ def _is_sized_point(kind: type[SpatialModel]) -> bool:
     size = kind.size_parameter
     others = [f for n, f in kind.fields().items() if n not in ("lon_0", "lat_0", size)]
     return size in kind.even_names and all(field.frozen for field in others)
-
-
-def _start_size(source: SkyModel, kind: type[SpatialModel]) -> float:
-    """The source's own size if it has that shape, else a typical width of a PSF."""
-    if isinstance(source.spatial_model, kind):
-        parameter = source.spatial_model.parameters[str(kind.size_parameter)]
-        size = float(parameter.value * parameter.factor_to_expected)
-        if size > 0:
-            return size
-    return 0.1
 
 
 def _check(result: FitResult, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +67,9 @@ class ExtensionTest(_Answer):
     ``ts`` has one degree of freedom at the bound 0 of the size: ``sigma = sqrt(ts)`` and
     ``p_value`` is half that of chi2(1). ``size`` and ``error`` are of the shape's size parameter,
     in degrees; ``upper_limit`` is the size at which the statistic has risen by
-    ``norm.ppf(cl) ** 2``, NaN if it never does.
+    ``ndtri(cl) ** 2``, NaN if it never does. ``sizes`` and ``ts_sizes`` are the sizes that were
+    tried and the ts of each, NaN where nothing was found. ``at_bound`` tells that the fit still got
+    better at the largest one, so that ``size`` is no measurement.
     """
 
     name: str
@@ -79,15 +82,20 @@ class ExtensionTest(_Answer):
     error: float
     upper_limit: float
     cl: float
-    message: str = ""
+    message: str
+    sizes: tuple[float, ...]
+    ts_sizes: tuple[float, ...]
+    at_bound: bool
     point: FitResult | None = field(default=None, repr=False, compare=False)
     extended: FitResult | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        limit = f"{self.parameter} < {self.upper_limit:.3g} deg ({100 * self.cl:g} %)"
+        size = f"{self.parameter} = {self.size:.3g} +/- {self.error:.2g} deg"
+        if math.isfinite(self.upper_limit):
+            size += f", {self.parameter} < {self.upper_limit:.3g} deg ({100 * self.cl:g} %)"
         return (
             f"{self.name} as {self.shape}: TS_ext = {self.ts:.1f} ({self.sigma:.1f} sigma), "
-            f"{self.parameter} = {self.size:.3g} +/- {self.error:.2g} deg, {limit}. {self.message}"
+            f"{size}. {self.message}"
         ).rstrip()
 
 

@@ -16,6 +16,7 @@ from .errors import ModelError
 from .evaluator import DatasetLike, DatasetTerm, Region
 from .likelihood import Likelihood, limits_of
 from .models import Models
+from .products import gram
 from .stats import BandSums
 
 __all__ = ["LinearSolver", "LiveLikelihood", "LiveState"]
@@ -230,7 +231,7 @@ class LinearSolver:
                 stat += part
                 slope[rows] += images @ by_pixel.ravel()
                 curvature = column.region.poisson.curvature(mu).ravel()
-                hessian[rows[:, None], rows] += (images * curvature) @ images.T
+                hessian[rows[:, None], rows] += gram(images, curvature)
         return stat, slope, hessian
 
 

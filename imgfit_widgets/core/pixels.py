@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import erf
 
+from .products import product
+
 __all__ = ["ExposureMoments", "PixelIntegrals", "few_images", "fewer_widths"]
 
 
@@ -129,7 +131,7 @@ class ExposureMoments:
                 (self._y_edges, y, size[1:]),
             )
         )
-        stacked = self._images @ np.concatenate([px, dx, sx]).T
+        stacked = product(self._images, np.concatenate([px, dx, sx]).T)
         across, moved_x, wider_x = np.split(stacked, 3, axis=2)
         found = np.stack([py @ across, py @ moved_x, dy @ across, py @ wider_x, sy @ across])
         return np.asarray(np.tensordot(self._mixing, found * self._factor, axes=(1, 1))).transpose(

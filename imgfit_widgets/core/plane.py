@@ -19,6 +19,7 @@ from scipy import fft
 from scipy.sparse import csr_array
 
 from .maps import WcsGeom, positions, rotation, unit_vectors
+from .products import product
 
 __all__ = ["SkyPlane"]
 
@@ -307,10 +308,10 @@ class _Straight:
         self._rows, self._columns = rows, columns
 
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
-        return np.asarray(self._rows @ cells @ self._columns.T)
+        return product(product(self._rows, cells), self._columns.T)
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(self._rows.T @ pixels @ self._columns)
+        return product(self._rows.T, product(pixels, self._columns))
 
 
 class _Scattered:

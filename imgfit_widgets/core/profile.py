@@ -14,7 +14,8 @@ sigma, as in Gammapy and Minuit; ``cl`` asks for a probability instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ _ROOT_CLOSE = 1e-4
 """How near a crossing has to be, in sigmas."""
 _LOWER = 1e-3
 """A point so much below the minimum means that there is a lower one."""
+_JUMP = 1.3
+"""Neighbours on a contour whose distances from the minimum differ by this factor are looked at."""
+_HALVINGS = 7
 _NEVER_REACHED = 30.0
 """Hesse errors beyond which a crossing is not looked for."""
 
@@ -339,24 +343,36 @@ class Profiles:
     def iter_contour(
         self, x: Any, y: Any, sigma: float = 1.0, n: int = 40, cl: float | None = None
     ) -> Iterator[ContourPoint]:
-        """The points of `stat_contour` as they come, in order around the minimum; not closed."""
+        """The ``n`` points of `stat_contour` as they come, in order around the minimum.
+
+        The line is not closed, and points that it takes between two of them are left out.
+        """
+        at = self._rays(x, y, sigma, cl)
+        for angle in np.linspace(0.0, 2.0 * np.pi, _count(n), endpoint=False):
+            yield at(float(angle))
+
+    def _rays(
+        self, x: Any, y: Any, sigma: float, cl: float | None
+    ) -> Callable[[float], ContourPoint]:
+        """The point of a contour at an angle, in which the ellipse is passed evenly."""
         i, k = self._pair(x, y)
         level, _ = _level(sigma, cl)
         origin, scale = self.minimiser.origin, self.minimiser.scale
         root = np.linalg.cholesky(self._covariance[np.ix_([i, k], [i, k])])
         fixed = self._unit(i, k) != 0
-        for angle in np.linspace(0.0, 2.0 * np.pi, _count(n), endpoint=False):
+
+        def at(angle: float) -> ContourPoint:
             direction = self._unit()
             direction[[i, k]] = root @ np.array([np.cos(angle), np.sin(angle)])
             distance, kind = self._cross(direction, fixed, level)
-            at = origin + scale * direction * (distance if math.isfinite(distance) else 0.0)
             valid = kind in ("level", "limit")
-            yield ContourPoint(
-                float(at[i]) if valid else math.nan,
-                float(at[k]) if valid else math.nan,
-                valid,
-                kind == "limit",
+            here = origin + scale * direction * (distance if valid else math.nan)
+            reach = distance / level if valid else math.nan
+            return ContourPoint(
+                float(here[i]), float(here[k]), valid, kind == "limit", angle, reach
             )
+
+        return at
 
     def stat_contour(
         self,
@@ -369,8 +385,10 @@ class Profiles:
     ) -> Contour:
         """The line of two parameters where the re-fitted statistic has risen by sigma squared.
 
-        Each point is found along its own ray from the minimum, so that the line is in order and
-        closed; a region that is not seen whole from the minimum is cut there.
+        Each point is found along its own ray from the minimum, so that the line is in order. Where
+        it bends sharply or meets a limit there are further rays in between. `Contour.closed` and
+        ``message`` tell where the region is not bounded by the level: at a limit of a parameter, at
+        points that were not found, and where it lies in its own shadow, as seen from the minimum.
 
         Parameters
         ----------
@@ -378,7 +396,7 @@ class Profiles:
             The two parameters.
         sigma : float
         n : int
-            Points.
+            Points at least.
         cl : float, optional
             Probability within the line for two parameters, instead of ``sigma``.
         """
@@ -388,25 +406,52 @@ class Profiles:
         for point in self.iter_contour(x, y, sigma, n, cl):
             points.append(point)
             progress(len(points) / n, f"Contour: {len(points)} of {n} points")
-        points.append(points[0])
-        lost = sum(not p.valid for p in points[:-1])
-        limited = any(p.at_limit for p in points)
-        message = "The contour ends at a limit of a parameter." if limited else ""
+        at = self._rays(x, y, sigma, cl)
+        line, hidden = [points[0]], False
+        for last in (*points[1:], replace(points[0], angle=2.0 * np.pi)):
+            between, broken = _between(line[-1], last, at)
+            line += [*between, last]
+            hidden |= broken
+        names = (self.result.names[i], self.result.names[k])
+        notes = []
+        lost = sum(not p.valid for p in points)
         if lost:
-            message = (
+            notes.append(
                 f"{lost} of {n} points were not found: there is a lower minimum, or the "
                 "likelihood does not rise; fit again from elsewhere."
             )
+        if hidden:
+            notes.append(
+                "The region is not seen whole from the minimum: the line is cut short where it "
+                "jumps; see stat_surface."
+            )
+        if met := self._limits_met(line, i, k):
+            notes.append(f"The contour ends at a limit of a parameter: {met}.")
+        elif any(p.at_limit for p in line):
+            notes.append("The contour ends at a limit of a parameter.")
         return Contour(
-            (self.result.names[i], self.result.names[k]),
-            _fixed([p.x for p in points]),
-            _fixed([p.y for p in points]),
-            _fixed([p.valid for p in points]),
-            _fixed([p.at_limit for p in points]),
+            names,
+            _fixed([p.x for p in line]),
+            _fixed([p.y for p in line]),
+            _fixed([p.valid for p in line]),
+            _fixed([p.at_limit for p in line]),
             level,
             probability,
-            message,
+            " ".join(notes),
+            not notes,
         )
+
+    def _limits_met(self, line: list[ContourPoint], i: int, k: int) -> str:
+        """Which limits the points at a limit lie at, in words."""
+        room = self.minimiser.room
+        found: dict[str, None] = {}
+        for place, values in ((i, [p.x for p in line]), (k, [p.y for p in line])):
+            label, scale = ".".join(self.result.names[place]), self.minimiser.scale[place]
+            for end in (float(room.lowest[place]), float(room.upper[place])):
+                near = [abs(v - end) < 1e-6 * scale for v in values]
+                if any(a and p.at_limit for a, p in zip(near, line, strict=True)):
+                    found[f"{label} = {end:g}"] = None
+        return ", ".join(found)
 
     def ellipse(
         self, x: Any, y: Any, sigma: float = 1.0, n: int = 73, cl: float | None = None
@@ -452,6 +497,38 @@ _NOTES = {
     "far": "The likelihood does not rise to the level; the data do not bound the parameter.",
     "lost": "The other parameters found no minimum on the way.",
 }
+
+
+def _between(
+    first: ContourPoint, last: ContourPoint, at: Callable[[float], ContourPoint]
+) -> tuple[list[ContourPoint], bool]:
+    """Points between two rays that differ much, and whether the line jumps between them.
+
+    The half with the larger step is halved again and again: what remains is a bend, or a jump.
+    """
+    before: list[ContourPoint] = []
+    after: list[ContourPoint] = []
+    for _ in range(_HALVINGS):
+        if not (first.valid and last.valid) or not _apart(first, last):
+            return before + after, False
+        middle = at(0.5 * (first.angle + last.angle))
+        if not middle.valid:
+            return before + after, False
+        if _apart(first, middle) >= _apart(middle, last):
+            last = middle
+            after.insert(0, middle)
+        else:
+            first = middle
+            before.append(middle)
+    return before + after, max(first.reach, last.reach) > _JUMP * min(first.reach, last.reach)
+
+
+def _apart(one: ContourPoint, other: ContourPoint) -> float:
+    """By how much two neighbours differ, 0 if it does not matter."""
+    ratio = max(one.reach, other.reach) / max(min(one.reach, other.reach), 1e-12)
+    if one.at_limit != other.at_limit:
+        return ratio
+    return ratio if ratio > _JUMP and not one.at_limit else 0.0
 
 
 def models_at(result: FitResult) -> Models:

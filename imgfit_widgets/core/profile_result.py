@@ -107,21 +107,25 @@ class ContourPoint:
     """One point of a contour.
 
     ``valid`` is false where the level was not met; ``at_limit`` where a limit was met before it.
+    ``angle`` (rad) is that of its ray, ``reach`` the distance in units of the ellipse's.
     """
 
     x: float
     y: float
     valid: bool
     at_limit: bool
+    angle: float = math.nan
+    reach: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
 class Contour:
     """A closed line of two parameters: the last point is the first one again.
 
-    ``x`` and ``y`` (n + 1,) in the parameters' units, in the order of the angle around the minimum;
-    ``valid`` and ``at_limit`` (n + 1,) as of `ContourPoint`. ``cl`` is the probability that the
-    line holds for two parameters.
+    ``x`` and ``y`` in the parameters' units, in the order of the angle around the minimum;
+    ``valid`` and ``at_limit``, of the same length, as of `ContourPoint`. ``cl`` is the probability
+    that the line holds for two parameters. ``closed`` tells that the line is all of the level's and
+    bounds the region; if not, ``message`` says where.
     """
 
     names: tuple[tuple[str, str], tuple[str, str]]
@@ -132,6 +136,7 @@ class Contour:
     sigma: float
     cl: float
     message: str = ""
+    closed: bool = True
 
     @property
     def success(self) -> bool:

@@ -77,10 +77,9 @@ class PixelPosition:
     """
 
     @staticmethod
-    @lru_cache(maxsize=32)
     def of(geom: WcsGeom, frame: str) -> PixelPosition:
-        """One for all who ask for the same geometry and frame."""
-        return PixelPosition(geom, frame)
+        """One for all who ask for the same pixels and frame."""
+        return _position_of(_Pixels(geom), frame)
 
     def __init__(self, geom: WcsGeom, frame: str) -> None:
         self.geom, self.frame = geom, frame
@@ -231,6 +230,32 @@ class PixelPosition:
         )
 
 
+class _Pixels:
+    """A geometry as a key: equal to others whose pixels are in the same places."""
+
+    def __init__(self, geom: WcsGeom) -> None:
+        self.geom, w = geom, geom.wcs.wcs
+        numbers = (w.crval, w.crpix, w.cdelt, w.get_pc(), [w.lonpole, w.latpole])
+        text = *w.ctype, repr(w.get_pv()), id(geom.wcs) if geom.wcs.has_distortion else None
+        self._key = (
+            geom.frame,
+            geom.shape,
+            text,
+            np.concatenate([np.ravel(n) for n in numbers]).tobytes(),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Pixels) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=32)
+def _position_of(pixels: _Pixels, frame: str) -> PixelPosition:
+    return PixelPosition(pixels.geom, frame)
+
+
 class SmoothGrid:
     """Node values interpolated by local cubics (Keys 1981, IEEE ASSP 29, 1153; a = -1/2).
 
@@ -356,7 +381,8 @@ class Response:
         self.exposure_pixel = float(min(dataset.exposure.geom.binsz))
         self.same_pixels = dataset.exposure.geom.shape == geom.shape
         self._maps = tuple(
-            _pixel_map(geom, other.geom) for other in (dataset.exposure, dataset.edisp, dataset.psf)
+            _pixel_map(_Pixels(geom), _Pixels(other.geom))
+            for other in (dataset.exposure, dataset.edisp, dataset.psf)
         )
         self._whole = self.around()
 
@@ -471,8 +497,9 @@ def _turn(jacobian: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _pixel_map(geom: WcsGeom, other: WcsGeom) -> _PixelMap:
-    """The pixels of ``other`` in terms of those of ``geom``: affine if projected alike."""
+def _pixel_map(pixels: _Pixels, others: _Pixels) -> _PixelMap:
+    """Some pixels in terms of others: affine if projected alike."""
+    geom, other = pixels.geom, others.geom
     nx, ny = geom.npix
     grids = np.meshgrid(np.linspace(-0.5, nx - 0.5, 9), np.linspace(-0.5, ny - 0.5, 9))
     x, y = (v.ravel() for v in grids)

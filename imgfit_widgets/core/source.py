@@ -18,6 +18,7 @@ from scipy.special import erfc
 from .errors import ModelError
 from .models import SkyModel, SpectralModel
 from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
+from .products import product
 from .response import DatasetLike, PixelPosition, Response
 
 __all__ = ["EDGE", "Source", "SourceState", "tail_reach"]
@@ -311,9 +312,7 @@ class Source:
         return found, moments.order
 
     def add_to(self, image: np.ndarray, p: np.ndarray) -> None:
-        """Add the predicted counts to a full image, with a rectangle of their own."""
-        if not self.stays(p):
-            self.lay_out(p)
+        """Add the predicted counts to a full image; the rectangle must hold the source."""
         y0, y1, x0, x1 = self.box
         if y1 > y0 and x1 > x0:
             image[:, y0:y1, x0:x1] += self.state(p).counts()
@@ -467,7 +466,8 @@ class SourceState:
         terms_y, terms_x = (a.terms(self._degrees) for a in (self.along_y, self.along_x))
         rows = terms_y.reshape(-1, terms_y.shape[2])
         across = self._content @ terms_x
-        return np.asarray(rows.T @ across.reshape(len(across), len(rows), -1))
+        across = across.reshape(len(across), len(rows), -1)
+        return product(rows.T, across)
 
     def template(self) -> np.ndarray:
         """Counts in the rectangle at amplitude 1, shape (R, ny, nx)."""
@@ -479,7 +479,7 @@ class SourceState:
 
     def plain_image(self, unit: np.ndarray) -> np.ndarray:
         """The image of a mixture, shape (R, W), at an even exposure."""
-        return np.asarray((self.along_y.value.T * unit[:, None, :]) @ self.along_x.value)
+        return product(self.along_y.value.T * unit[:, None, :], self.along_x.value)
 
     @cached_property
     def _jets(self) -> tuple[np.ndarray, np.ndarray]:
@@ -494,11 +494,11 @@ class SourceState:
         unit = self.unit[:, None, :, 0, 0] * self.amplitude
         (y, y_moved, y_wider), (x, x_moved, x_wider) = (jet[:, :, 0] for jet in self._jets)
         left = y.T * unit
-        by_x, by_y = left @ x_moved, (y_moved.T * unit) @ x
+        by_x, by_y = product(left, x_moved), product(y_moved.T * unit, x)
         if not self.size:
             return by_x, by_y, np.zeros_like(by_x)
-        by_size = (left * (self.scale[0] * self.ratio)) @ x_wider
-        by_size += (y_wider.T * (unit * (self.scale[1] * self.ratio))) @ x
+        by_size = product(left * (self.scale[0] * self.ratio), x_wider)
+        by_size += product(y_wider.T * (unit * (self.scale[1] * self.ratio)), x)
         return by_x, by_y, by_size
 
     def pull_back(self, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -518,14 +518,15 @@ class SourceState:
             By the source's sigma in degrees, for amplitude 1.
         """
         jet_y, jet_x = self._jets
-        n_bands, content = len(slope), self._content
-        below = (jet_y.reshape(-1, jet_y.shape[3]) @ slope).reshape(n_bands, *jet_y.shape[:3], -1)
-        turned = jet_x.transpose(0, 1, 3, 2)
+        content = self._content
+        beside = product(slope, jet_x.reshape(-1, jet_x.shape[3]).T)
+        beside = beside.transpose(0, 2, 1).reshape(len(slope), *jet_x.shape[:3], -1)
+        beside = beside.transpose(0, 1, 2, 4, 3)
         # By the products of terms, with one axis moved or wider: (R, 3 or 2, W, degree, degree).
-        over_x, over_y = below[:, :1] @ turned, below[:, 1:] @ turned[0]
-        by_content = over_x[:, 0]
-        by_x, by_sx = (over_x[:, 1:] * content[:, None]).sum(axis=(0, 3, 4))
-        by_y, by_sy = (over_y * content[:, None]).sum(axis=(0, 3, 4))
+        over_y, over_x = jet_y @ beside[:, :1], jet_y[0] @ beside[:, 1:]
+        by_content = over_y[:, 0]
+        by_x, by_sx = (over_x * content[:, None]).sum(axis=(0, 3, 4))
+        by_y, by_sy = (over_y[:, 1:] * content[:, None]).sum(axis=(0, 3, 4))
         by_unit = by_content[:, :, : self.order, : self.order]
         if self.order > 1:
             by_unit = by_unit * self._power

@@ -14,7 +14,16 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-__all__ = ["BARE", "FLOOR", "TRUNCATION", "BandSums", "PoissonTerm", "cash", "sigma_of"]
+__all__ = [
+    "BARE",
+    "FLOOR",
+    "TRUNCATION",
+    "BandSums",
+    "PoissonTerm",
+    "cash",
+    "sigma_of",
+    "sum_of_product",
+]
 
 TRUNCATION = 1e-25
 """Predictions at or below this are taken as this, as Gammapy does."""
@@ -60,16 +69,21 @@ class PoissonTerm:
         self.weight = None if mask is None or bool(mask.all()) else mask.astype(float)
         self.n = np.asarray(n, dtype=float)
         if self.weight is not None:
-            self.n = self.n * self.weight
+            self.n = np.where(self.weight > 0, self.n, 0.0)
+        # Large arrays are used again: making them takes longer than filling them.
+        self._log, self._slope = np.empty_like(self.n), np.empty_like(self.n)
 
     def sum(self, mu: np.ndarray) -> float:
         """The statistic."""
         if (mu < self.floor).any():
             return self.sum_and_slope(mu)[0]
-        return self._sum(mu, np.log(mu))
+        return self._sum(mu, np.log(mu, out=self._log))
 
     def sum_and_slope(self, mu: np.ndarray) -> tuple[float, np.ndarray]:
-        """The statistic and its derivative with respect to each pixel's prediction."""
+        """The statistic and its derivative with respect to each pixel's prediction.
+
+        The latter holds until the next call.
+        """
         n, weight = self.n, self.weight
         low = mu < self.floor
         if low.any():
@@ -78,14 +92,14 @@ class PoissonTerm:
             positive = np.where(low, self.floor * np.exp(np.maximum(bent, -700.0)), mu)
             slope = 2.0 * (positive * _or_one(weight) - n) / held
             return self._sum(positive, np.log(held) + bent), slope
-        slope = n / mu
+        slope = np.divide(n, mu, out=self._slope)
         np.subtract(1.0 if weight is None else weight, slope, out=slope)
         slope *= 2.0
-        return self._sum(mu, np.log(mu)), slope
+        return self._sum(mu, np.log(mu, out=self._log)), slope
 
     def _sum(self, mu: np.ndarray, log: np.ndarray) -> float:
-        total = mu.sum() if self.weight is None else np.vdot(mu, self.weight)
-        return 2.0 * float(total - np.vdot(self.n, log))
+        total = mu.sum() if self.weight is None else sum_of_product(mu, self.weight).sum()
+        return 2.0 * float(total - sum_of_product(self.n, log).sum())
 
     def curvature(self, mu: np.ndarray) -> np.ndarray:
         """Second derivative of the statistic with respect to each pixel's prediction."""
@@ -124,7 +138,7 @@ class BandSums:
                 # What `PoissonTerm` gives for a prediction of 0.
                 sums[3, band] = 2.0 * (1.0 - math.log(BARE)) * counts[~filled].sum()
                 counts, expected = counts[filled], expected[filled]
-            sums[1:3, band] = counts.sum(), counts @ np.log(expected)
+            sums[1:3, band] = counts.sum(), np.einsum("i,i->", counts, np.log(expected))
         return cls(sums[0], sums[1], sums[2], sums[3], bool(sums[3].any()))
 
     def minus(self, other: BandSums) -> BandSums:
@@ -158,6 +172,11 @@ class BandSums:
     def curvature(self, factor: np.ndarray) -> np.ndarray:
         """Second derivative by each band's factor (0 where bent: only the slope matters there)."""
         return np.where(factor > FLOOR, 2.0 * self.counts / np.maximum(factor, FLOOR) ** 2, 0.0)
+
+
+def sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """For each band, (R, y, x) to (R,); not through BLAS, whose threads cost more here."""
+    return np.asarray(np.einsum("ryx,ryx->r", one, other))
 
 
 def sigma_of(ts: float, dof: int) -> float:

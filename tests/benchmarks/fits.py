@@ -167,22 +167,21 @@ def one_side(side: str, case: str, folder: Path, inner: int) -> dict[str, Any]:
     if case == "ts map":
         return {"seconds": ts_map.one_side(side, str(files[0]), str(folder / f"{side}.npz"))}
     named = [(file, file.name.removesuffix(".fits.gz")) for file in files]
-    datasets = Datasets([MapDataset.read(file, name=name) for file, name in named])
 
     def fresh() -> Any:
+        """Datasets and models that nothing is known of yet."""
+        datasets = Datasets([MapDataset.read(file, name=name) for file, name in named])
         models = Models.read(folder / case / "models.yaml")
         models.extend([FoVBackgroundModel(dataset_name=name) for name in datasets.names])
         datasets.models = models
-        return models
+        return datasets
 
-    models = fresh()
-    if case == "statistic":
-        return {"seconds": timed(statistic(side, datasets, models), 20 * inner)}
-    if case == "re-solve":
-        return {"seconds": timed(resolve(datasets, models), 20 * inner)}
-    seconds, result = [], None
+    if case in ("statistic", "re-solve"):
+        call = statistic(side, fresh()) if case == "statistic" else resolve(fresh())
+        return {"seconds": timed(call, 20 * inner)}
+    seconds = []
     for _ in range(inner):
-        fresh()
+        datasets = fresh()
         fit = Fit()
         start = time.perf_counter()
         result = fit.run(datasets)
@@ -203,7 +202,8 @@ def timed(call: Callable[[int], object], count: int) -> list[float]:
     return seconds
 
 
-def statistic(side: str, datasets: Any, models: Any) -> Callable[[int], object]:
+def statistic(side: str, datasets: Any) -> Callable[[int], object]:
+    models = datasets.models
     lon = models.parameters["lon_0"]
     first = lon.value
     if side == "gammapy":
@@ -226,10 +226,10 @@ def statistic(side: str, datasets: Any, models: Any) -> Callable[[int], object]:
     return ours
 
 
-def resolve(datasets: Any, models: Any) -> Callable[[int], object]:
-    from imgfit_widgets.core.fit import LiveLikelihood
+def resolve(datasets: Any) -> Callable[[int], object]:
+    from imgfit_widgets import LiveLikelihood
 
-    live = LiveLikelihood(datasets, models)
+    live = LiveLikelihood(datasets, datasets.models)
     return lambda step: live.update("GC-1", lon_0=1e-3 * (step % 20), lat_0=0.01)
 
 

@@ -22,17 +22,16 @@ from ..dataset import MapDataset
 from ..errors import DataError, InputError, ModelError
 from ..models import GaussianSpatialModel, PointSpatialModel, SkyModel
 from ..pixels import PixelIntegrals, few_images
+from ..products import product
 from ..response import PixelPosition
 from .bands import ReferenceCounts, node_weights
 
 FloatArray = NDArray[np.float64]
 
-__all__ = ["SourceImages", "Stamps", "product", "reach_of", "source_size"]
+__all__ = ["SourceImages", "Stamps", "reach_of", "source_size"]
 
 _NEGLIGIBLE = 1e-7
 """Widths whose share of the mixture stays below this everywhere are left out."""
-_PIECE = 200_000
-"""Multiplications of one matrix product; OpenBLAS begins to use threads above 262144."""
 
 
 def source_size(model: SkyModel) -> float:
@@ -192,17 +191,3 @@ def reach_of(mixture: FloatArray, widths: FloatArray, share: float) -> float:
     tail = np.abs(erfc(distance[:, None] / (math.sqrt(2.0) * widths)) @ mixture) / total
     beyond = np.flatnonzero(tail > share)
     return float(distance[min(beyond[-1] + 1, len(distance) - 1)]) if len(beyond) else 0.0
-
-
-def product(left: FloatArray, right: FloatArray) -> FloatArray:
-    """``left @ right`` in pieces that BLAS does not hand to threads.
-
-    For matrices of this size waking threads costs more than they save, and far more on a busy
-    machine.
-    """
-    rows = max(1, _PIECE // right.size)
-    count = -(-len(left) // rows)
-    padded = np.zeros((count * rows, left.shape[1]))
-    padded[: len(left)] = left
-    found = padded.reshape(count, rows, -1) @ right
-    return np.asarray(found.reshape(count * rows, -1)[: len(left)])

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 
+from ..products import product
 from ..response import PixelPosition
-from .kernels import SourceImages, Stamps, product
+from .kernels import SourceImages, Stamps
 from .norm_fit import NormFit, Templates, fit_norms
 
 FloatArray = NDArray[np.float64]
