@@ -120,7 +120,7 @@ class ExtendedSource(Source):
         cell, blurred = self._cell_size(mixture, values)
         own_box = self._box_around(lon, lat, grown + self._margin)
         self._parts = 1
-        if self._response.exposure_kink(own_box, cell) > EDGE:
+        if self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
             cell = max(min(cell, blurred), 2.0 * half / _MAX_CELLS)
             step = _ACROSS_EDGE * self._response.exposure_pixel
