@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_force import profile
-from scipy.ndimage import map_coordinates
-from scipy.special import erf
+from brute_force import expected_counts_near_equator
 from toy import WIDTHS, toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.extended import ExtendedSource
 from imgfit_widgets.core.fit import Fit
-from imgfit_widgets.core.maps import WcsNDMap
+from imgfit_widgets.core.maps import WcsGeom, WcsNDMap
 from imgfit_widgets.core.models import (
     DiskSpatialModel,
     GaussianSpatialModel,
@@ -24,7 +22,6 @@ from imgfit_widgets.core.models import (
     ShellSpatialModel,
 )
 
-PIXEL = 0.02
 EDGES = {
     "column": lambda lon, lat: lon < 0.113,
     "oblique": lambda lon, lat: 0.8 * lon + 0.6 * lat < 0.0537,
@@ -41,50 +38,19 @@ SHAPES = {
 
 
 def seen_until(edge: str, beyond: float) -> Any:
-    """A dataset whose exposure falls to a part ``beyond`` of it; one PSF for all of the map."""
+    """A dataset whose exposure falls to a part ``beyond`` of it."""
     dataset = toy_dataset()
     lon, lat = dataset.geom.pixel_lonlat
     step = np.where(EDGES[edge]((lon + 180.0) % 360.0 - 180.0, lat), 1.0, beyond)
     exposure = WcsNDMap(dataset.exposure.geom, dataset.exposure.data * step, "m2 s")
+    return one_psf(SimpleNamespace(**{**vars(dataset), "exposure": exposure}))
+
+
+def one_psf(dataset: Any) -> Any:
+    """The same dataset with the PSF of its centre everywhere."""
     weights = np.ones_like(dataset.psf.weights) * dataset.psf.weights[:, :, 5:6, 6:7]
     psf = SimpleNamespace(widths=WIDTHS, weights=weights, geom=dataset.psf.geom)
-    return SimpleNamespace(**{**vars(dataset), "exposure": exposure, "psf": psf})
-
-
-def brute_force(dataset: Any, models: Models, sub: int = 10) -> np.ndarray:
-    """Counts (y, x): brightness times exposure (linear between pixels) on ``sub``^2 points a pixel.
-
-    On the flat sky, which half a degree from the equator is right to 4e-5.
-    """
-    spatial, spectral = models[0].spatial_model, models[0].spectral_model
-    (ny, nx), v = dataset.geom.shape, {p.name: p.value for p in spatial.parameters}
-    column, row = np.arange(nx), np.arange(ny)
-    fine = [(np.arange(n * sub) + 0.5) / sub - 0.5 for n in (ny, nx)]
-    east, north = (
-        -(fine[1] - 0.5 * (nx - 1)) * PIXEL - v["lon_0"],
-        (fine[0] - 0.5 * (ny - 1)) * PIXEL - v["lat_0"],
-    )
-    phi, q = np.radians(v.get("phi", 0.0)), np.sqrt(1.0 - v.get("e", 0.0) ** 2)
-    along = north[:, None] * np.cos(phi) + east * np.sin(phi)
-    across = east * np.cos(phi) - north[:, None] * np.sin(phi)
-    image = profile(spatial, np.hypot(along, across / q)) * (PIXEL / sub) ** 2
-    there = np.meshgrid(*fine, indexing="ij")
-    value = {p.name: p.value for p in spectral.parameters}
-    g, edges = 1.0 - value["index"], dataset.energy_axis_true.bounds
-    flux = value["amplitude"] * np.diff(edges**g) / (value["emax"] ** g - value["emin"] ** g)
-    found = np.zeros((ny, nx))
-    for k, width in enumerate(WIDTHS):
-        emitted = (flux * 1e4 * dataset.edisp.data[:, 0, 0, 0]) * dataset.psf.weights[:, k, 0, 0]
-        exposure = np.tensordot(emitted, dataset.exposure.data, axes=1)
-        lit = image * map_coordinates(exposure, there, order=1, mode="nearest")
-        to_y, to_x = (
-            0.5 * np.diff(erf((np.append(p - 0.5, p[-1] + 0.5)[:, None] - f) * scale), axis=0)
-            for p, f, scale in zip(
-                (row, column), fine, 2 * [PIXEL / (width * np.sqrt(2.0))], strict=True
-            )
-        )
-        found += to_y @ lit @ to_x.T
-    return found
+    return SimpleNamespace(**{**vars(dataset), "psf": psf})
 
 
 def source(shape: str, lon: float, lat: float, amplitude: float = 2e-11, **more: Any) -> Models:
@@ -94,17 +60,23 @@ def source(shape: str, lon: float, lat: float, amplitude: float = 2e-11, **more:
     return models
 
 
-@pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("lon", "lat", "beyond"), [(0.1, -0.05, 0.0), (0.071, 0.033, 0.7)])
+@pytest.mark.parametrize(
+    ("edge", "lon", "lat", "beyond"),
+    [
+        ("column", 0.1, -0.05, 0.0),
+        ("oblique", 0.071, 0.033, 0.7),
+        ("field of view", 0.13, -0.02, 0.0),
+    ],
+)
 def test_counts_at_an_edge_are_those_of_brute_force(
-    edge: str, shape: str, lon: float, lat: float, beyond: float
+    shape: str, edge: str, lon: float, lat: float, beyond: float
 ) -> None:
     dataset = seen_until(edge, beyond)
     models = source(shape, lon, lat, background=False)
     evaluator = Evaluator([dataset], models)
     ours = evaluator.npred_of("src", evaluator.x0)[0][0]
-    truth = brute_force(dataset, models)
+    truth = expected_counts_near_equator(dataset, models[0])
     # Of a small source beyond the edge only a tail is left, whose slope is steep in a pixel.
     total = 2e-3 if shape == "small gauss" else 1e-3
     assert ours.sum() == pytest.approx(truth.sum(), rel=total)
@@ -146,8 +118,35 @@ def test_a_gaussian_that_comes_to_an_edge_is_computed_as_one_that_starts_there()
 
 def test_a_fit_at_an_edge_finds_the_source() -> None:
     dataset, models = seen_until("field of view", 0.0), source("gauss", 0.1, -0.05, 2e-10)
-    expected = brute_force(dataset, models)[None] + dataset.background.data
+    expected = expected_counts_near_equator(dataset, models[0])[None] + dataset.background.data
     result = Fit().solve([with_counts(dataset, expected)], source("gauss", 0.02, 0.01, 1e-10))
     assert result.success, result.message
     truth = [2e-10, 0.1, -0.05, 0.2, 1.0]
     assert np.all(np.abs(result.values - truth) < 0.05 * result.errors)
+
+
+# --- other places where an exposure is no polynomial
+@pytest.mark.parametrize("sigma", [0.1, 0.25, 0.6, 4.0])
+@pytest.mark.parametrize("lon", [0.1, 1.0])
+def test_a_gaussian_over_the_border_of_the_map(sigma: float, lon: float) -> None:
+    dataset = one_psf(toy_dataset(slope=0.3))
+    models = toy_models(lon, -0.047, sigma=sigma, background=False)
+    evaluator = Evaluator([dataset], models)
+    ours = evaluator.npred_of("src", evaluator.x0)[0][0]
+    truth = expected_counts_near_equator(dataset, models[0])
+    assert ours.sum() == pytest.approx(truth.sum(), rel=1e-3)
+    assert ours.max() == pytest.approx(truth.max(), rel=3e-3)
+    np.testing.assert_allclose(ours, truth, atol=3e-3 * truth.max())
+
+
+def test_an_exposure_in_coarser_pixels_is_taken_where_the_photons_come_from() -> None:
+    fine = one_psf(toy_dataset(slope=0.3))
+    coarse = WcsGeom.create((0.0, 0.0), (2.4, 2.0), 0.1, "CAR", "galactic", fine.exposure.geom.axes)
+    lon = (coarse.pixel_lonlat[0] + 180.0) % 360.0 - 180.0
+    values = np.stack([(1.0 + 0.3 * lon) * v for v in (2e9, 5e9, 8e9)])
+    dataset = SimpleNamespace(**{**vars(fine), "exposure": WcsNDMap(coarse, values, "m2 s")})
+    images = []
+    for data in (fine, dataset):
+        evaluator = Evaluator([data], toy_models(0.1, 0.05, sigma=0.25, background=False))
+        images.append(evaluator.npred_of("src", evaluator.x0)[0])
+    np.testing.assert_allclose(images[1], images[0], atol=5e-4 * images[0].max())

@@ -419,9 +419,9 @@ class DatasetTerm:
         return np.asarray(self.background * self.factor(p)[:, None, None])
 
     def suit(self, p: np.ndarray) -> None:
-        """Compute Gaussians that have come to an edge of the exposure on a plane from now on."""
+        """Compute Gaussians on a plane from now on where the exposure under them asks for it."""
         for number, source in enumerate(self.sources):
-            if type(source) is Source and source.meets_edge(p):
+            if type(source) is Source and source.needs_plane(p):
                 self.sources[number] = ExtendedSource(*source.compiled_from)
                 self.sources[number].whole_map = source.whole_map
 

@@ -402,7 +402,7 @@ class Response:
         mixing, images = few_images(self._data[0])
         return mixing * 1e4, images
 
-    def exposure_kink(self, box: tuple[int, int, int, int], length: float) -> float:
+    def exposure_step(self, box: tuple[int, int, int, int], length: float) -> float:
         """How sharply the exposure bends within pixels (y0, y1, x0, x1) of the counts map.
 
         The largest second difference over ``length`` degrees, or over a pixel of the exposure where
@@ -422,6 +422,28 @@ class Response:
             return 0.0
         bends = (float(np.abs(np.diff(part, 2, axis)).max(initial=0.0)) for axis in (0, 1))
         return max(bends) / top * min(1.0, length / self.exposure_pixel)
+
+    def border_bend(self, box: tuple[int, int, int, int], length: float) -> float:
+        """How much the exposure changes over ``length`` degrees next to the border of the map.
+
+        As a part of the largest value within pixels (y0, y1, x0, x1) of an exposure in the same
+        pixels as the counts; 0 for pixels that do not touch the border.
+        """
+        y0, y1, x0, x1 = box
+        ny, nx = self._exposure.shape[-2:]
+        part = np.nan_to_num(self._exposure[self._main_plane, y0:y1, x0:x1])
+        top = float(part.max(initial=0.0))
+        if not top > 0.0:
+            return 0.0
+        rows, columns = np.abs(np.diff(part, axis=0)), np.abs(np.diff(part, axis=1))
+        at_border = [
+            (rows[:1], y0 == 0),
+            (rows[-1:], y1 == ny),
+            (columns[:, :1], x0 == 0),
+            (columns[:, -1:], x1 == nx),
+        ]
+        slopes = [float(slope.max(initial=0.0)) for slope, touched in at_border if touched]
+        return max(slopes, default=0.0) / top * length / self.exposure_pixel
 
     @cached_property
     def _main_plane(self) -> int:

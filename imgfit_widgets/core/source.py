@@ -25,8 +25,11 @@ __all__ = ["EDGE", "Source", "SourceState", "tail_reach"]
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
-EDGE = 0.01
-"""A bend of the exposure (`Response.exposure_kink`) from which on it is an edge."""
+EDGE, _BEND = 0.01, 0.05
+"""A step (`Response.exposure_step`), a bend (`Response.border_bend`) of the exposure that matters.
+
+Either puts a pixel of a Gaussian wrong by 0.25 % of its peak.
+"""
 _TAIL = 2e-5
 """Share of a source that may lie beyond its rectangle on each axis."""
 _NEGLIGIBLE = 1e-9
@@ -187,30 +190,43 @@ class Source:
             self.box = (0, ny, 0, nx)
         y0, y1, x0, x1 = self.box
         self._edges = np.arange(x0, x1 + 1) - 0.5, np.arange(y0, y1 + 1) - 0.5
-        self._even = max(_EVEN_DEG, _EVEN_PIXELS / min(scale))
+        self._even = self._even_size(np.array(scale))
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
             self._moments = ExposureMoments(*self._response.exposure_images, self.box, _ORDER)
 
-    def meets_edge(self, p: np.ndarray) -> bool:
-        """Whether the exposure has a step under the source, too sharp for `ExposureMoments`."""
+    def needs_plane(self, p: np.ndarray) -> bool:
+        """Whether the exposure under a Gaussian is more than `ExposureMoments` can follow.
+
+        That is a step of it, its bend at the border of the map, beyond which it is continued, or an
+        exposure in other pixels than those of the counts.
+        """
         if self._sigma is None:
             return False
         size = abs(float(p[self._sigma]))
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
         near = float(np.clip(x, 0, nx - 1)), float(np.clip(y, 0, ny - 1))
-        metric = self._pixel.metric(*near)[0]
-        half_x, half_y = GAUSSIAN_REACH * size * np.sqrt(metric[[0, 2]])
+        scale = np.sqrt(self._pixel.metric(*near)[0, [0, 2]])
+        half_x, half_y = GAUSSIAN_REACH * size * scale
         if not (abs(x - near[0]) <= half_x and abs(y - near[1]) <= half_y):
             return False
+        if not self._response.same_pixels:
+            return size > self._even_size(scale)
         box = (
             max(math.floor(y - half_y), 0),
             min(math.ceil(y + half_y) + 1, ny),
             max(math.floor(x - half_x), 0),
             min(math.ceil(x + half_x) + 1, nx),
         )
-        return self._response.exposure_kink(box, size) > EDGE
+        response = self._response
+        return response.exposure_step(box, size) > EDGE or (
+            size > self._even_size(scale) and response.border_bend(box, size) > _BEND
+        )
+
+    def _even_size(self, scale: np.ndarray) -> float:
+        """Size (deg) up to which the exposure at the centre stands for all of a source."""
+        return max(_EVEN_DEG, _EVEN_PIXELS / float(min(scale)))
 
     def widths_used(self, x: float, y: float, share: np.ndarray) -> np.ndarray:
         """Places of the widths that matter around a position, for shares (T,) of true energies."""
