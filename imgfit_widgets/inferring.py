@@ -87,7 +87,8 @@ class Answer:
         Of which source.
     value : object
         The result of the core.
-    at : Circumstances
+    at : tuple of Circumstances
+        For which it holds.
     fit : FitResult or None
         The fit around whose minimum it was found.
     """
@@ -95,7 +96,7 @@ class Answer:
     question: str
     source: str
     value: Any
-    at: Circumstances
+    at: tuple[Circumstances, ...]
     fit: FitResult | None = None
 
 
@@ -125,7 +126,8 @@ class Inferring(State):
 
     def is_current(self, answer: Answer) -> bool:
         """Whether data and models are those for which an answer was found."""
-        return answer.at.same(Circumstances.of(self.datasets, self.models))
+        now = Circumstances.of(self.datasets, self.models)
+        return any(at.same(now) for at in answer.at)
 
     @property
     def asymmetric_errors(self) -> dict[tuple[str, str], MinosError]:
@@ -191,7 +193,7 @@ class Inferring(State):
         self.fit_result = rung.result
         # The comparison does not depend on which of its shapes the source has.
         now = Circumstances.of(self.datasets, self.models)
-        self._keep(replace(answer, at=now))
+        self._keep(replace(answer, at=(*answer.at, now)))
 
     @verb
     def find_errors(self) -> Task:
@@ -264,13 +266,15 @@ class Inferring(State):
             return work(progress, datasets, models, name)
 
         def apply(value: Any) -> None:
-            self._keep(Answer(question, name, value, at, fit))
+            self._keep(Answer(question, name, value, (at,), fit))
 
         self.task.start(run, apply, question)
         return self.task
 
     def _keep(self, answer: Answer) -> None:
-        self.answers = {**self.answers, (answer.question, answer.source): answer}
+        key = answer.question, answer.source
+        others = {known: value for known, value in self.answers.items() if known != key}
+        self.answers = {**others, key: answer}  # the newest comes last
 
 
 def _fit(result: FitResult | None) -> FitResult:

@@ -1,4 +1,4 @@
-"""Questions to the data as verbs of a session: answers, when they are stale, what can be adopted."""
+"""Questions to the data as verbs of a session: answers, when they are stale, what is adopted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from imgfit_widgets.core.ladder import compare_shapes
 from imgfit_widgets.core.profile import Profiles
 from imgfit_widgets.inferring import QUESTIONS
 from imgfit_widgets.session import Session
-
-
 
 
 @pytest.fixture

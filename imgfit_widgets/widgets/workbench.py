@@ -14,10 +14,12 @@ from ..reducing import REMEDY_MARK
 from ..session import Session
 from .config_editor import ConfigEditor
 from .fit_panel import FitPanel
+from .inference_panel import InferencePanel
 from .map_viewer import MapViewer
 from .model_editor import ModelEditor
 from .numbers import count_text
 from .results import Results
+from .search_panel import SearchPanel
 from .style import (
     Panel,
     button,
@@ -52,10 +54,14 @@ class Workbench(Panel):
         self.map_viewer = MapViewer(session)
         self.model_editor = ModelEditor(session)
         self.fit_panel = FitPanel(session)
+        self.inference_panel = InferencePanel(session)
+        self.search_panel = SearchPanel(session)
         self.results = Results(session)
         left = _column("left", self.config_editor)
         centre = _column("centre", self.map_viewer, self.results)
-        right = _column("right", self.model_editor, self.fit_panel)
+        right = _column(
+            "right", self.model_editor, self.fit_panel, self.inference_panel, self.search_panel
+        )
         self.columns = widgets.Box([left, centre, right]).add_class("imgfit-columns")
         self.header = Header(session)
         parts = [self.header, ErrorBar(session), *([About(about)] if about else []), self.columns]
