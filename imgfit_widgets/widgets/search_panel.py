@@ -69,9 +69,7 @@ class SearchPanel(Panel):
             )
             add = button("Add", f"Add {name} as a point source", "imgfit-add-peak")
             add.on_click(lambda _, name=name: session.attempt(session.add_found, name))
-            lines.append(
-                row(text(words.replace("-", "\N{MINUS SIGN}")), add, classes="imgfit-peak")
-            )
+            lines.append(row(text(words), add, classes="imgfit-peak"))
         self.peaks.children = lines
         self._update()
 
