@@ -17,7 +17,7 @@ from .core.dataset import Datasets
 from .core.errors import ImgfitError
 from .core.fit import FitResult
 from .core.inference import extension_test, flux_upper_limit, localise, source_ts
-from .core.ladder import Ladder, compare_shapes
+from .core.ladder import Ladder, compare_shapes, noun
 from .core.models import Models
 from .core.profile import Contour, MinosError, Profiles, models_at
 from .core.progress import Progress, part
@@ -187,7 +187,7 @@ class Inferring(State):
         ladder: Ladder = answer.value
         rung = ladder[label]
         if rung.result is None:
-            raise ImgfitError(f"{ladder.name}: no fit as a {label.lower()}: {rung.message}")
+            raise ImgfitError(f"{ladder.name}: no fit as {noun(label)}: {rung.message}")
         self._put(models_at(rung.result), self.datasets, self._reduced)
         rung.result.apply(self.models)
         self.fit_result = rung.result

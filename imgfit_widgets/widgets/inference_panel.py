@@ -12,6 +12,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from ..core.ladder import noun
 from ..core.models import SkyModel
 from ..inferring import QUESTIONS, Answer
 from ..session import Session
@@ -65,7 +66,7 @@ class InferencePanel(Panel):
         }
         self.profile, self.contour = ProfileChart(), ContourChart()
         self.adopt = {
-            label: button(label, f"Take over the fit as {label.lower()}", "imgfit-adopt")
+            label: button(label, f"Take over the fit as {noun(label)}", "imgfit-adopt")
             for label in ("Point", "Disk", "Gaussian", "Elongated")
         }
         adopting = row(text("Adopt", "imgfit-muted"), *self.adopt.values())
@@ -247,7 +248,7 @@ def _say_shape(found: Any) -> str:
     for rung in found.rungs:
         bold = "b" if rung is best else "span"
         sigma = f"{rung.sigma:.1f} σ" if math.isfinite(rung.sigma) else "–"
-        against = f' title="against a {escape(rung.against.lower())}"' if rung.against else ""
+        against = f' title="against a {escape(noun(rung.against))}"' if rung.against else ""
         aic = "–" if math.isnan(rung.aic) else signs(f"{rung.aic - best.aic:+.1f}")
         dts = "–" if math.isnan(rung.delta_ts) else signs(f"{rung.delta_ts:.1f}")
         dof = str(rung.dof) if rung.against else "–"
