@@ -99,6 +99,10 @@ class Answer:
     at: tuple[Circumstances, ...]
     fit: FitResult | None = None
 
+    def holds(self, now: Circumstances) -> bool:
+        """Whether it holds for data and models as they are ``now``."""
+        return any(at.same(now) for at in self.at)
+
 
 class Inferring(State):
     """Questions and answers; ``answers`` holds the newest of each by (question, source)."""
@@ -124,10 +128,14 @@ class Inferring(State):
         found: Answer | None = self.answers.get((question, source or self.selected))
         return found
 
+    @property
+    def circumstances(self) -> Circumstances:
+        """Data and models as they are now; to be compared with those of an `Answer`."""
+        return Circumstances.of(self.datasets, self.models)
+
     def is_current(self, answer: Answer) -> bool:
         """Whether data and models are those for which an answer was found."""
-        now = Circumstances.of(self.datasets, self.models)
-        return any(at.same(now) for at in answer.at)
+        return answer.holds(self.circumstances)
 
     @property
     def asymmetric_errors(self) -> dict[tuple[str, str], MinosError]:
@@ -192,8 +200,7 @@ class Inferring(State):
         rung.result.apply(self.models)
         self.fit_result = rung.result
         # The comparison does not depend on which of its shapes the source has.
-        now = Circumstances.of(self.datasets, self.models)
-        self._keep(replace(answer, at=(*answer.at, now)))
+        self._keep(replace(answer, at=(*answer.at, self.circumstances)))
 
     @verb
     def find_errors(self) -> Task:
@@ -260,7 +267,7 @@ class Inferring(State):
         """Work on copies in the background, and keep the answer with what it was found for."""
         datasets = self._require(question)
         name, models = self.selected, self.models.copy()
-        at, fit = Circumstances.of(datasets, self.models), self.fit_result
+        at, fit = self.circumstances, self.fit_result
 
         def run(progress: Progress) -> Any:
             return work(progress, datasets, models, name)

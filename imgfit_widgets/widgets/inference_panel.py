@@ -112,11 +112,12 @@ class InferencePanel(Panel):
         fewest = [v for v in self.lines if v != "find_contour"]
         if len(self.x.options) < 2:
             reasons["find_contour"] = reasons["find_contour"] or "Only one parameter is free"
+        now = session.circumstances
         for verb, line in self.lines.items():
             line.ask.disabled = bool(reasons[verb])
             line.ask.tooltip = reasons[verb] or BUTTONS[verb][1]
             answer = session.answer(verb)
-            stale = answer is not None and not session.is_current(answer)
+            stale = answer is not None and not answer.holds(now)
             line.show_answer("" if answer is None else _words(answer), stale)
             show(line.below, answer is not None) if line.below is not None else None
         common = {reasons[verb] for verb in fewest} - {""}
@@ -126,7 +127,7 @@ class InferencePanel(Panel):
         for label, control in self.adopt.items():
             rung = None if ladder is None else ladder.value[label]
             wrong = rung is None or rung.result is None or rung.result is session.fit_result
-            control.disabled = wrong or session.task.running or not session.is_current(ladder)
+            control.disabled = wrong or session.task.running or not ladder.holds(now)
         self.cancel.disabled = not session.task.running
         show(self.cancel, session.task.running and session.task.kind in QUESTIONS)
 

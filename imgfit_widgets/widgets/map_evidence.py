@@ -23,9 +23,10 @@ def curves_of(session: Session) -> dict[str, list[Outline]]:
     Those of data or models that have changed since are left out.
     """
     found: dict[str, list[Outline]] = {}
+    now = session.circumstances if session.answers else None
     for answer in session.answers.values():
         curves = _curves(session, answer)
-        if curves and session.is_current(answer):
+        if curves and now is not None and answer.holds(now):
             found[answer.source] = curves
     return found
 
