@@ -36,6 +36,8 @@ _HOMES = {
     "widgets.config_editor": ("ConfigEditor",),
     "widgets.model_editor": ("ModelEditor",),
     "widgets.fit_panel": ("FitPanel",),
+    "widgets.inference_panel": ("InferencePanel",),
+    "widgets.search_panel": ("SearchPanel",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,7 +17,7 @@ from .core.dataset import Datasets
 from .core.errors import ImgfitError
 from .core.fit import FitResult
 from .core.inference import extension_test, flux_upper_limit, localise, source_ts
-from .core.ladder import Ladder, compare_shapes
+from .core.ladder import Ladder, compare_shapes, noun
 from .core.models import Models
 from .core.profile import Contour, MinosError, Profiles, models_at
 from .core.progress import Progress, part
@@ -87,7 +87,8 @@ class Answer:
         Of which source.
     value : object
         The result of the core.
-    at : Circumstances
+    at : tuple of Circumstances
+        For which it holds.
     fit : FitResult or None
         The fit around whose minimum it was found.
     """
@@ -95,8 +96,12 @@ class Answer:
     question: str
     source: str
     value: Any
-    at: Circumstances
+    at: tuple[Circumstances, ...]
     fit: FitResult | None = None
+
+    def holds(self, now: Circumstances) -> bool:
+        """Whether it holds for data and models as they are ``now``."""
+        return any(at.same(now) for at in self.at)
 
 
 class Inferring(State):
@@ -123,9 +128,14 @@ class Inferring(State):
         found: Answer | None = self.answers.get((question, source or self.selected))
         return found
 
+    @property
+    def circumstances(self) -> Circumstances:
+        """Data and models as they are now; to be compared with those of an `Answer`."""
+        return Circumstances.of(self.datasets, self.models)
+
     def is_current(self, answer: Answer) -> bool:
         """Whether data and models are those for which an answer was found."""
-        return answer.at.same(Circumstances.of(self.datasets, self.models))
+        return answer.holds(self.circumstances)
 
     @property
     def asymmetric_errors(self) -> dict[tuple[str, str], MinosError]:
@@ -185,13 +195,12 @@ class Inferring(State):
         ladder: Ladder = answer.value
         rung = ladder[label]
         if rung.result is None:
-            raise ImgfitError(f"{ladder.name}: no fit as a {label.lower()}: {rung.message}")
+            raise ImgfitError(f"{ladder.name}: no fit as {noun(label)}: {rung.message}")
         self._put(models_at(rung.result), self.datasets, self._reduced)
         rung.result.apply(self.models)
         self.fit_result = rung.result
         # The comparison does not depend on which of its shapes the source has.
-        now = Circumstances.of(self.datasets, self.models)
-        self._keep(replace(answer, at=now))
+        self._keep(replace(answer, at=(*answer.at, self.circumstances)))
 
     @verb
     def find_errors(self) -> Task:
@@ -258,19 +267,21 @@ class Inferring(State):
         """Work on copies in the background, and keep the answer with what it was found for."""
         datasets = self._require(question)
         name, models = self.selected, self.models.copy()
-        at, fit = Circumstances.of(datasets, self.models), self.fit_result
+        at, fit = self.circumstances, self.fit_result
 
         def run(progress: Progress) -> Any:
             return work(progress, datasets, models, name)
 
         def apply(value: Any) -> None:
-            self._keep(Answer(question, name, value, at, fit))
+            self._keep(Answer(question, name, value, (at,), fit))
 
         self.task.start(run, apply, question)
         return self.task
 
     def _keep(self, answer: Answer) -> None:
-        self.answers = {**self.answers, (answer.question, answer.source): answer}
+        key = answer.question, answer.source
+        others = {known: value for known, value in self.answers.items() if known != key}
+        self.answers = {**others, key: answer}  # the newest comes last
 
 
 def _fit(result: FitResult | None) -> FitResult:

@@ -144,7 +144,7 @@ class State(HasTraits):
         """Why a verb cannot be done now, in words; empty if it can."""
         busy = {
             "reduce": "Reducing the data", "read": "Reading datasets", "fit": "Fitting",
-            "snap": "Moving the source",
+            "snap": "Moving the source", "search": "Searching for sources",
         }  # fmt: skip
         if verb in ("reduce", "read_datasets", "fit", "snap") and self.task.running:
             return busy.get(self.task.kind, "Looking around the minimum")

@@ -431,6 +431,12 @@ class WorkbenchPage:
         title = self.cell(name).get_attribute("title") or ""
         return float(title.rpartition(":")[2])
 
+    def set_parameter(self, name: str, value: float) -> None:
+        """Type a value into the table."""
+        self.cell(name).fill(str(value))
+        self.page.keyboard.press("Enter")
+        until(self.page, lambda: self.parameter(name) == value, f"{name} {value}")
+
     def parameters(self, *names: str) -> list[float]:
         """Values of several parameters."""
         return [self.parameter(name) for name in names]
@@ -506,6 +512,17 @@ class WorkbenchPage:
         """Press Fit and wait until it is done."""
         self.start(".imgfit-fit-button")
         self.wait_for_status("done")
+
+    def ask(self, question: str) -> str:
+        """Press a button of the panel around the minimum; the answer, once it is there."""
+        button = self.find(f".imgfit-ask-{question}")
+        expect(button).to_be_enabled()
+        button.scroll_into_view_if_needed()
+        button.click()
+        answer = self.page.locator(f".imgfit-answer-{question}")
+        until(self.page, lambda: answer.inner_text().strip() != "", f"an answer to {question}")
+        self.wait_for_status("done")
+        return answer.inner_text().strip()
 
     def results(self) -> dict[str, tuple[float, float]]:
         """Values and errors of the free parameters, all digits, by "MODEL.PARAMETER"."""

@@ -134,7 +134,7 @@ def test_the_dashboard_opens_and_asks_no_other_host(server: str, chromium: str) 
 
 
 def test_the_notebooks_are_served(server: str) -> None:
-    for name in ("quickstart", "modeling_2d", "compose"):
+    for name in ("quickstart", "modeling_2d", "compose", "inference"):
         with urllib.request.urlopen(f"{server}/api/contents/notebooks/{name}.ipynb") as answer:
             assert answer.status == 200
 

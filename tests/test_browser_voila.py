@@ -378,3 +378,69 @@ def _truth(path: Path) -> dict[str, dict[str, Any]]:
         model.name: {parameter.name: parameter.value for parameter in model.parameters}
         for model in Models.read(path).sky_models
     }
+
+
+def test_an_ellipse_is_turned_and_narrowed_by_its_handles(workbench):
+    page, sky = workbench.page, workbench.map
+    workbench.add_source(*CENTRE)
+    workbench.find(".imgfit-shape select").select_option(label="Gaussian (gauss)")
+    until(page, lambda: workbench.row("sigma").count() == 1, "a sigma in the table")
+    workbench.set_parameter("sigma", 0.4)
+    workbench.set_parameter("e", 0.8)
+    centre = workbench.held()
+    marks = sky.figure.locator("path.dot")
+    until(page, lambda: marks.count() == 4, "a cross, its frame and two handles")
+    at = workbench.place_of_handle()
+    reach = 0.4 / sky.degrees
+    assert np.hypot(*np.subtract(at, centre)) == pytest.approx(reach, abs=2)
+    # Along the diagonal to the lower right: phi is -135 or 45 degrees, East being to the left.
+    end = centre[0] + 0.7 * reach, centre[1] + 0.7 * reach
+    sky.drag(at, end, "nesw-resize")
+    until(page, lambda: abs(workbench.parameter("phi") - 45) < 3, "a phi of 45 degrees")
+    assert workbench.parameter("sigma") == pytest.approx(0.4 * 0.99, abs=2.5 * sky.degrees)
+    assert workbench.parameter("e") == pytest.approx(0.8)
+
+
+def test_another_spectrum_keeps_the_flux(workbench):
+    workbench.add_source(*CENTRE)
+    until(workbench.page, lambda: workbench.delta_ts > 100, "a significant source")
+    before = workbench.words(".imgfit-live")
+    workbench.find(".imgfit-spectrum select").select_option(label="Power law (pl)")
+    until(workbench.page, lambda: workbench.row("reference").count() == 1, "a reference energy")
+    assert workbench.row("emin").count() == 0
+    until(
+        workbench.page,
+        lambda: workbench.words(".imgfit-live").split("ΔTS")[1] == before.split("ΔTS")[1],
+        "the same flux and ΔTS",
+    )
+
+
+def test_extension_and_contour_are_one_click_each(workbench):
+    page = workbench.page
+    workbench.add_source(*CENTRE)
+    assert workbench.find(".imgfit-ask-contour").is_disabled()
+    workbench.fit()
+    words = workbench.ask("extension")
+    assert "TSext" in words and "sigma <" in words and "95 %" in words
+    assert "39 %" in workbench.ask("contour")
+    dashed = workbench.map.figure.locator("path.line[style*='stroke-dasharray']")
+    until(page, lambda: any("L" in (d.get_attribute("d") or "") for d in dashed.all()), "a contour")
+    expect(page.locator(".imgfit-contour")).to_be_visible()
+    question = page.locator(".imgfit-question").filter(has=page.locator(".imgfit-ask-extension"))
+    assert "imgfit-is-stale" not in (question.get_attribute("class") or "")
+    workbench.set_parameter("lat_0", 0.05)
+    until(
+        page,
+        lambda: "imgfit-is-stale" in (question.get_attribute("class") or ""),
+        "an answer that is marked as stale",
+    )
+
+
+def test_a_found_peak_becomes_a_source(workbench):
+    page = workbench.page
+    workbench.find(".imgfit-search-button").scroll_into_view_if_needed()
+    workbench.find(".imgfit-search-button").click()
+    until(page, lambda: workbench.find(".imgfit-add-peak").count() > 0, "a peak", 120_000)
+    workbench.find(".imgfit-add-peak").first.click()
+    workbench.wait_for_models("Source-1")
+    until(page, lambda: workbench.delta_ts > 100, "a significant source")

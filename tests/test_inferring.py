@@ -1,4 +1,4 @@
-"""Questions to the data as verbs of a session: answers, when they are stale, what can be adopted."""
+"""Questions to the data as verbs of a session: answers, when they are stale, what is adopted."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-NAMES = ("quickstart", "modeling_2d", "reduction", "dashboard", "compose")
+NAMES = ("quickstart", "modeling_2d", "reduction", "dashboard", "compose", "inference")
 
 
 def test_the_notebooks_are_the_ones_that_are_promised():

@@ -106,7 +106,7 @@ class Ladder:
         for rung in self.rungs:
             text = f"  {rung.label:<10} dTS {rung.delta_ts:8.1f}   AIC {rung.aic:.1f}"
             if rung.against:
-                text += f"   {rung.sigma:.1f} sigma against a {rung.against.lower()}"
+                text += f"   {rung.sigma:.1f} sigma against a {noun(rung.against)}"
             lines.append(f"{text}   {rung.message}".rstrip())
         return "\n".join(lines) + "\n"
 
@@ -182,6 +182,11 @@ def compare_shapes(
     )
 
 
+def noun(label: str) -> str:
+    """A label of a hypothesis within a sentence: "point", but "Gaussian"."""
+    return label if label == "Gaussian" else label.lower()
+
+
 def _sizes(shape: SpatialModel) -> list[float]:
     """Standard deviations to start from: around the source's own, if it has one."""
     if shape.size_parameter is None:
@@ -211,7 +216,7 @@ def _rung(
     ts, dof = float(other.total_stat - result.total_stat), len(result.names) - len(other.names)
     message = ""
     if not other.success:
-        ts, message = math.nan, f"There is no fit of a {against.lower()} to compare it with."
+        ts, message = math.nan, f"There is no fit of a {noun(against)} to compare it with."
     elif ts < -_STUCK:
         message = "It fits worse than the simpler shape: it stopped in another minimum."
     ts = max(ts, 0.0) if ts > -_STUCK else ts

@@ -1,4 +1,4 @@
-"""Small charts: the histogram of a map with its two cuts, to be set by number or by slider."""
+"""Small charts: a map's histogram with its cuts, a profile of the statistic, contours."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from bqplot import Axis, Figure, LinearScale, Lines
 from numpy.typing import ArrayLike, NDArray
 from traitlets import Float, Tuple, Unicode, observe
 
+from ..core.profile import Contour, StatProfile
+from .numbers import unit_text
 from .palette import nice_step, separate
 
 FloatArray = NDArray[np.float64]
@@ -164,3 +166,89 @@ class CutEditor(widgets.VBox):
         high = self.cuts[1] if abs(high - self.cuts[1]) < step else float(f"{high:.4g}")
         if low < high:
             self.cuts = (low, high)
+
+
+class ProfileChart(widgets.VBox):
+    """The rise of the statistic along a parameter, with lines where it has risen by 1 and 4."""
+
+    def __init__(self) -> None:
+        self._x, self._y = LinearScale(), LinearScale(min=0.0)
+        scales = {"x": self._x, "y": self._y}
+        self.line = Lines(
+            x=_NOTHING, y=_NOTHING, scales=scales, colors=[ACCENT], marker="circle", marker_size=20
+        )
+        self.levels = Lines(
+            x=_NOTHING, y=_NOTHING, scales=scales, colors=[MUTED], line_style="dashed"
+        )
+        self._axes = _axes(self._x, self._y, "", "rise")
+        super().__init__([_figure([self.levels, self.line], self._axes, 170)])
+        self.add_class("imgfit-profile")
+
+    def draw(self, profile: StatProfile) -> None:
+        """Show a profile; points where the others found no minimum are left out."""
+        seen = np.isfinite(profile.stat)
+        if np.count_nonzero(seen) < 2:
+            return
+        x, y = profile.values[seen], profile.delta[seen]
+        low, high = float(x.min()), float(x.max())
+        unit = unit_text(profile.unit)
+        _set(self._axes[0], label=f"{profile.name} ({unit})" if unit else profile.name)
+        _ticks(self._axes, (low, high), (0.0, float(max(y.max(), 4.5))), (self._x, self._y))
+        with self.line.hold_sync():
+            self.line.x, self.line.y = x, y
+        with self.levels.hold_sync():
+            self.levels.x = np.array([low, high, np.nan, low, high])
+            self.levels.y = np.array([1.0, 1.0, np.nan, 4.0, 4.0])
+
+
+class ContourChart(widgets.VBox):
+    """Closed lines of two parameters around the minimum."""
+
+    def __init__(self) -> None:
+        self._x, self._y = LinearScale(), LinearScale()
+        scales = {"x": self._x, "y": self._y}
+        self.lines = Lines(x=_NOTHING, y=_NOTHING, scales=scales, colors=[ACCENT, LIGHT])
+        self._axes = _axes(self._x, self._y, "", "")
+        self.figure = _figure([self.lines], self._axes, 230, left=64)
+        super().__init__([self.figure])
+        self.add_class("imgfit-contour")
+
+    def draw(self, contours: Sequence[Contour]) -> None:
+        """Show contours of one pair of parameters."""
+        length = max(len(line.x) for line in contours)
+        x, y = (
+            np.array(
+                [np.pad(getattr(c, name), (0, length - len(c.x)), mode="edge") for c in contours]
+            )
+            for name in ("x", "y")
+        )
+        seen = np.isfinite(x) & np.isfinite(y)
+        if np.count_nonzero(seen) < 2:
+            return
+        for axis, (_, name) in zip(self._axes, contours[0].names, strict=True):
+            _set(axis, label=name)
+        spans = [(float(v[seen].min()), float(v[seen].max())) for v in (x, y)]
+        wide = [(a - 0.08 * (b - a), b + 0.08 * (b - a)) for a, b in spans]
+        _ticks(self._axes, *wide, (self._x, self._y))
+        with self.lines.hold_sync():
+            self.lines.x, self.lines.y = x, y
+
+
+def _ticks(
+    axes: Sequence[Axis],
+    x: tuple[float, float],
+    y: tuple[float, float],
+    scales: tuple[LinearScale, LinearScale],
+) -> None:
+    """Ranges with round ticks; long numbers get fewer of them."""
+    for axis, (low, high), scale in zip(axes, (x, y), scales, strict=True):
+        with scale.hold_sync():
+            scale.min, scale.max = low, high
+        values = _round_values(low, high, 5 if axis.orientation == "vertical" else 4)
+        axis.tick_values = values
+
+
+def _set(axis: Axis, **values: Any) -> None:
+    for name, value in values.items():
+        if getattr(axis, name) != value:
+            setattr(axis, name, value)

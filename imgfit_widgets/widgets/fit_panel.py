@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..core.fit import FitStep
+from ..inferring import QUESTIONS
 from ..session import Session
 from .numbers import count_text, signs, value_text
 from .progress import ProgressBar
 from .style import Panel, button, card_head, escape, row, show, text
 
 REFRESH = 0.08  # seconds between two looks at the statistic while a source is dragged
-_KINDS = {"reduce": "reducing the data", "fit": "fitting", "snap": "moving the source"}
+_KINDS = {
+    "reduce": ("reducing the data", "Reduction"),
+    "read": ("reading datasets", "Reading"),
+    "fit": ("fitting", "Fit"),
+    "snap": ("moving the source", "Move"),
+    "search": ("searching for sources", "Search"),
+    **{verb: (question.words.lower(), question.words) for verb, question in QUESTIONS.items()},
+}
+"""What runs, and what has run."""
 
 
 class FitPanel(Panel):
@@ -44,7 +54,7 @@ class FitPanel(Panel):
         self.fit_button.disabled = bool(reason)
         self.cancel_button.disabled = not task.running
         self.cancel_button.tooltip = session.why_not("cancel") or "Stop what runs"
-        detail = _KINDS.get(task.kind, "") if task.running else ""
+        detail = _KINDS.get(task.kind, ("", ""))[0] if task.running else ""
         self.subject.value = f"{_done(task.kind).lower()} ·" if task.status != "idle" else ""
         told = task.error if task.status == "failed" else task.message
         self.status.value = (
@@ -69,7 +79,7 @@ class FitPanel(Panel):
 
     def _follow(self, change: Any) -> None:
         step = change.new
-        if step is None:
+        if not isinstance(step, FitStep):
             return
         cells = "".join(
             f"<tr><td>{escape(model)}</td><td>{escape(name)}</td><td>{signs(value_text(value))}</td></tr>"
@@ -104,4 +114,4 @@ class FitPanel(Panel):
 
 
 def _done(kind: str) -> str:
-    return {"reduce": "Reduction", "fit": "Fit", "snap": "Move"}.get(kind, "")
+    return _KINDS.get(kind, ("", ""))[1]

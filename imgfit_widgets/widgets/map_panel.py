@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from traitlets import Dict, observe
 
-from ..core.estimators.display import MAP_KINDS
+from ..core.estimators.display import MAP_KINDS as DATA_KINDS
+from ..core.estimators.display import MapKind
 from ..core.maps import WcsGeom
 from ..task import Owner
 from . import palette
@@ -24,6 +25,17 @@ from .style import row, show, text
 FloatArray = NDArray[np.float64]
 Source = Callable[[str, float, int | None], FloatArray]
 
+TS_MAP = "ts"
+MAP_KINDS = {
+    **DATA_KINDS,
+    TS_MAP: MapKind(
+        "√TS of a point source",
+        "σ",
+        "How much a further point source at each pixel would improve the fit; from the search",
+        diverging=True,
+    ),
+}
+"""The maps of a dataset, and that of a search."""
 BY_HAND = "by hand"
 SIGMA_CUTS = {"±3 σ": 3.0, "±5 σ": 5.0, "±10 σ": 10.0}
 RADIUS = 0.1

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from traitlets import link
 
+from ..core.dataset import MapDataset
 from ..core.errors import ImgfitError
-from ..core.estimators.display import MAP_KINDS, ResidualMap, display_map, hatching, kinds_of
+from ..core.estimators.display import ResidualMap, display_map, hatching, kinds_of
 from ..core.maps import WcsGeom
 from ..core.models import Models, SkyModel, SpatialModel
 from ..core.models.spatial import EllipticModel
@@ -27,8 +28,9 @@ from ..session import Session
 from .events import EventQueue
 from .gestures import Outline, Overlay
 from .map_choice import MapChoice, band_words
+from .map_evidence import curves_of
 from .map_hand import Hand, Toolbar
-from .map_panel import MapPanel
+from .map_panel import MAP_KINDS, TS_MAP, MapPanel
 from .sky_figure import SkyView
 from .sky_ticks import format_sexagesimal
 from .style import Panel, escape, row, show, source_colour, text
@@ -237,6 +239,8 @@ class MapViewer(Panel):
         session.task.observe(self._show_empty, "status")
         session.observe(self._preview_changed, "preview")
         session.observe(self._sources_changed, ["selected", "fit_result", "revision"])
+        session.observe(self._sources_changed, "answers")
+        session.observe(self._searched, "search")
         session.observe(self._view_opened, "view")
         self.view.observe(self._zoomed, ["window", "plot_size"])
         session.models.observe(self._follow_models, "components")
@@ -269,13 +273,27 @@ class MapViewer(Panel):
             )
         self.choice.offer(dataset)
         self.toolbar.modes["add"].disabled = bool(self.session.why_not("add_source"))
-        kinds = kinds_of(dataset)
-        bands = [] if dataset.exposure is None else band_words(dataset.energy_axis_true)
-        for panel in self.panels:
-            panel.offer(kinds, bands)
+        self._offer_kinds(dataset)
         self._draw_exclusion()
         self._queue.post(self._redraw, newest="maps")
         self._sources_changed()
+
+    def _offer_kinds(self, dataset: MapDataset) -> None:
+        search = self.session.search
+        kinds = kinds_of(dataset)
+        if search is not None and any(dataset is known for known in search.at.datasets):
+            kinds = [*kinds, TS_MAP]
+        bands = [] if dataset.exposure is None else band_words(dataset.energy_axis_true)
+        for panel in self.panels:
+            panel.offer(kinds, bands)
+
+    def _searched(self, _: object) -> None:
+        """Show the map of a new search in the place of the residual."""
+        dataset = self.session.dataset
+        if dataset is not None and self.session.search is not None:
+            self._offer_kinds(dataset)
+            self.residual.kind.value = TS_MAP
+            self._queue.post(self._redraw, newest="maps")
 
     def _band_changed(self, _: object = None) -> None:
         self._queue.post(self._redraw, newest="maps")
@@ -352,6 +370,7 @@ class MapViewer(Panel):
             errors,
             self.main.figure.zoom[0],
             self._stretch if self.hand.busy else None,
+            {} if self.hand.busy else curves_of(session),
         )
         if not self.hand.busy:
             self._stretch = max([_stretch(overlay) for overlay in overlays], default=1.0)
@@ -384,6 +403,9 @@ class MapViewer(Panel):
             self._cache, self._residual, self._cached_for = {}, None, dataset
         if dataset is None:
             return np.full((1, 1), np.nan)
+        search = self.session.search
+        if kind == TS_MAP and search is not None:
+            return np.asarray(search.maps["sqrt_ts"].data[0])
         band = true_band if kind == "exposure" else self.choice.band
         key = (kind, radius if MAP_KINDS[kind].correlated else 0.0, band)
         if key in self._cache:

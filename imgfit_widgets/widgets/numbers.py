@@ -1,13 +1,16 @@
 """How numbers are written: a value to two significant digits of its error, never more than known.
 
 `value_text` and `error_text` go side by side in a table; `measurement` is the form for reading,
-with one power of ten and the unit, and `signs` gives a number its minus sign.
+with one power of ten and the unit, `interval` the same with asymmetric errors, and `signs` gives a
+number its minus sign.
 """
 
 from __future__ import annotations
 
 import math
 import re
+
+from ..core.profile import MinosError
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -56,6 +59,30 @@ def measurement(value: float, error: float = 0.0, unit: str = "") -> str:
     decimals = max(_decimals(error / scale), 0)
     number = signs(f"{value / scale:.{decimals}f}")
     return f"({number} ± {error / scale:.{decimals}f}) × {power}{tail}"
+
+
+def interval(error: MinosError) -> str:
+    """A value with both errors and its unit: ``0.102 (−0.011 +0.013) deg``; "limit" if open."""
+    smallest = min(
+        (abs(side) for side in (error.lower, error.upper) if math.isfinite(side) and side != 0.0),
+        default=0.0,
+    )
+    scale, power = 1.0, ""
+    if not _plain(error.value, smallest or 1.0):
+        exponent = math.floor(math.log10(max(abs(error.value), smallest) or 1.0))
+        scale, power = 10.0**exponent, f" × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    decimals = max(_decimals(smallest / scale), 0) if smallest else 3
+    sides = []
+    for side, valid, limited in (
+        (error.lower, error.valid_lower, error.at_limit_lower),
+        (error.upper, error.valid_upper, error.at_limit_upper),
+    ):
+        sign = "\N{MINUS SIGN}" if len(sides) == 0 else "+"
+        number = f"{sign}{abs(side) / scale:.{decimals}f}"
+        sides.append("limit" if limited else number if valid else f"{sign}?")
+    value = signs(f"{error.value / scale:.{decimals}f}")
+    tail = f" {unit_text(error.unit)}" if error.unit else ""
+    return f"{value} ({' '.join(sides)}){power}{tail}"
 
 
 def signs(text: str) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..session import Session
-from .numbers import measurement, signs, unit_text
+from .numbers import interval, measurement, signs, unit_text
 from .style import (
     Panel,
     button,
@@ -38,7 +38,7 @@ class Results(Panel):
         head = card_head("Results", self.links, self.dataset_button, self.dataset_link)
         super().__init__(session, [head, self.note, self.body], "imgfit-card imgfit-results")
         self.dataset_button.on_click(lambda _: session.owner(self._prepare_dataset))
-        session.observe(self._show, ["fit_result", "revision"])
+        session.observe(self._show, ["fit_result", "revision", "answers"])
         session.observe(self._drop_dataset, ["datasets", "dataset_name"])
         session.observe(self._check, "preview")
         self._show()
@@ -142,6 +142,7 @@ def _strength(sigma: float, negative: bool) -> str:
 
 def _parameters(session: Session, result: Any) -> str:
     lines, last = [], ""
+    asymmetric = session.asymmetric_errors
     for item in result.parameters:
         if item["frozen"]:
             continue
@@ -150,9 +151,11 @@ def _parameters(session: Session, result: Any) -> str:
             title = f"{_dot(session, last)}{escape(last)}"
             lines.append(f'<tr class="imgfit-group"><td colspan="2">{title}</td></tr>')
         value, error, unit = item["value"], item["error"], item["unit"]
+        both = asymmetric.get((last, item["name"]))
+        words = measurement(value, error, unit) if both is None else interval(both)
         lines.append(
             f'<tr title="{value!r} ± {error!r} {escape(unit)}"><td>{escape(item["name"])}</td>'
-            f"<td>{escape(measurement(value, error, unit))}</td></tr>"
+            f"<td>{escape(words)}</td></tr>"
         )
     return f'<table class="imgfit-values">{"".join(lines)}</table>'
 

@@ -589,10 +589,16 @@ def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[tuple[float, fl
     labels = [(overlay.x, overlay.y, overlay.name, overlay.colour)]
     named = [outline for outline in overlay.outlines if outline.label]
     large = [outline for outline in named if np.ptp(outline.x) * zoom[0] > 40.0]
-    for outline in (*large, *overlay.uncertainty):
-        if np.ptp(outline.x) * zoom[0] > 40.0:
-            at = int(np.nanargmax(outline.y - 0.5 * outline.x))
-            labels.append((outline.x[at], outline.y[at], outline.label, overlay.colour))
+    for curves in (large, overlay.uncertainty):
+        for number, outline in enumerate(curves):
+            if np.ptp(outline.x) * zoom[0] > 40.0:
+                # The second one of nested curves at its other end, clear of the first one's.
+                if number % 2:
+                    at, lower = int(np.nanargmin(outline.y - 0.5 * outline.x)), 18.0 / zoom[1]
+                else:
+                    at, lower = int(np.nanargmax(outline.y - 0.5 * outline.x)), 0.0
+                place = outline.x[at], outline.y[at] - lower
+                labels.append((*place, outline.label, overlay.colour))
     small = [outline for outline in named if np.ptp(outline.x) * zoom[0] <= 40.0]
     if small:  # below them, clear of the name; the mark shifts all labels by (10, -10) pixels
         below = min(float(np.nanmin(outline.y)) for outline in small) - 25.0 / zoom[1]

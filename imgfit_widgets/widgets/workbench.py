@@ -14,10 +14,12 @@ from ..reducing import REMEDY_MARK
 from ..session import Session
 from .config_editor import ConfigEditor
 from .fit_panel import FitPanel
+from .inference_panel import InferencePanel
 from .map_viewer import MapViewer
 from .model_editor import ModelEditor
 from .numbers import count_text
 from .results import Results
+from .search_panel import SearchPanel
 from .style import (
     Panel,
     button,
@@ -48,20 +50,25 @@ class Workbench(Panel):
 
     def __init__(self, source: Any = None, session: Session | None = None, about: str = "") -> None:
         session = _as_session(source) if session is None else session
-        self.config_editor = ConfigEditor(session)
         self.map_viewer = MapViewer(session)
         self.model_editor = ModelEditor(session)
         self.fit_panel = FitPanel(session)
+        self.inference_panel = InferencePanel(session)
+        self.search_panel = SearchPanel(session)
         self.results = Results(session)
-        left = _column("left", self.config_editor)
+        self._left = _column("left")
+        self._config_editor: ConfigEditor | None = None
         centre = _column("centre", self.map_viewer, self.results)
-        right = _column("right", self.model_editor, self.fit_panel)
-        self.columns = widgets.Box([left, centre, right]).add_class("imgfit-columns")
+        right = _column(
+            "right", self.model_editor, self.fit_panel, self.inference_panel, self.search_panel
+        )
+        self.columns = widgets.Box([self._left, centre, right]).add_class("imgfit-columns")
         self.header = Header(session)
         parts = [self.header, ErrorBar(session), *([About(about)] if about else []), self.columns]
         super().__init__(session, parts, "imgfit-workbench")
-        self.header.configuration.observe(self._fold, "value")
+        self.header.configuration.observe(lambda _: session.owner(self._fold), "value")
         self.header.configuration.value = session.datasets is None and not session.task.running
+        self._fold()
         session.task.observe(self._task_ended, "status")
 
     def _task_ended(self, change: Any) -> None:
@@ -69,9 +76,20 @@ class Workbench(Panel):
         if change.new in ("failed", "cancelled") and self.session.datasets is None:
             self.header.configuration.value = True
 
-    def _fold(self, change: Any) -> None:
+    @property
+    def config_editor(self) -> ConfigEditor:
+        """The configuration; its form is made when it is first needed.
+
+        It is half of all widgets, and a page that waits for them all may not open on a busy server.
+        """
+        if self._config_editor is None:
+            self._config_editor = ConfigEditor(self.session)
+        return self._config_editor
+
+    def _fold(self) -> None:
         """Give the maps the room of the configuration, or take it back."""
-        if change.new:
+        if self.header.configuration.value:
+            self._left.children = [self.config_editor]
             self.columns.remove_class("imgfit-folded")
         else:
             self.columns.add_class("imgfit-folded")

@@ -1,0 +1,93 @@
+"""The search for sources: make a TS map, list its peaks, add one as a source by a click."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+
+from ..searching import NULLS, THRESHOLD
+from ..session import Session
+from .numbers import signs
+from .progress import ProgressBar
+from .style import Panel, button, card_head, escape, row, show, text
+
+MOST = 12  # peaks that are listed
+POST = (
+    "Significance after the trials: how rare such a peak is anywhere on this map, "
+    "by the Euler characteristic of a Gaussian field"
+)
+
+
+class SearchPanel(Panel):
+    """TS map against the background or the models, its peaks, and a button to add each."""
+
+    def __init__(self, session: Session) -> None:
+        self.against = widgets.Dropdown(
+            options=[(words, key) for key, words in NULLS.items()],
+            tooltip="What a further point source is compared with",
+        ).add_class("imgfit-search-against")
+        self.threshold = widgets.BoundedFloatText(
+            value=THRESHOLD, min=1.0, max=50.0, step=0.5, tooltip="Least √TS of a peak"
+        ).add_class("imgfit-search-threshold")
+        self.start = button("Find sources", classes="imgfit-search-button")
+        self.note = text(classes="imgfit-muted imgfit-search-note")
+        self.progress = ProgressBar(session.task, ["search"])
+        self.peaks = widgets.VBox().add_class("imgfit-peaks")
+        super().__init__(
+            session,
+            [
+                card_head("Search", self.start),
+                row(text("against", "imgfit-muted"), self.against, self.threshold, text("σ")),
+                self.progress,
+                self.note,
+                self.peaks,
+            ],
+            "imgfit-card imgfit-search",
+        )
+        self.start.on_click(
+            lambda _: session.attempt(
+                session.find_sources, self.against.value, self.threshold.value
+            )
+        )
+        session.observe(self._list, "search")
+        session.observe(self._update, ["revision", "datasets"])
+        session.task.observe(self._update, "status")
+        self._list()
+
+    def _list(self, change: Any = None) -> None:
+        search, session = self.session.search, self.session
+        for line in self.peaks.children:
+            line.close()
+        lines = []
+        for item in [] if search is None else search.found.table[:MOST]:
+            name, lat = str(item["name"]), signs(f"{item['lat']:+.3f}")
+            words = (
+                f"<span>{item['lon']:.3f}° {lat}°</span>"
+                f"<span>√TS <b>{item['sqrt_ts']:.1f}</b></span>"
+                f'<span title="{escape(POST)}">post-trial <b>{item["sigma_post"]:.1f} σ</b></span>'
+            )
+            add = button("Add", f"Add {name} as a point source", "imgfit-add-peak")
+            add.on_click(lambda _, name=name: session.attempt(session.add_found, name))
+            lines.append(row(text(words), add, classes="imgfit-peak"))
+        self.peaks.children = lines
+        self._update()
+
+    def _update(self, change: Any = None) -> None:
+        session, search = self.session, self.session.search
+        reason = session.why_not("find_sources")
+        self.start.disabled = bool(reason)
+        self.start.tooltip = reason or "Make a map of √TS and list its peaks"
+        words = reason if search is None else ""
+        if search is not None:
+            count = len(search.found)
+            peaks = f"{count} peak{'s' if count != 1 else ''}" if count else "No peak"
+            words = f"{peaks} above {search.found.threshold:g} σ against {NULLS[search.against]}; "
+            words += "the map is a choice above the maps."
+            if not session.search_is_current:
+                words += " Models or data have changed since."
+        self.note.value = escape(words)
+        (self.add_class if search and not session.search_is_current else self.remove_class)(
+            "imgfit-is-stale"
+        )
+        show(self.note, bool(words))
