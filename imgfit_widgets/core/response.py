@@ -430,8 +430,8 @@ class Response:
         pixels as the counts; 0 for pixels that do not touch the border.
         """
         y0, y1, x0, x1 = box
-        ny, nx = self._exposure.shape[-2:]
-        part = np.nan_to_num(self._exposure[self._main_plane, y0:y1, x0:x1])
+        ny, nx = self._data[0].shape[-2:]
+        part = np.nan_to_num(self._data[0][self._main_plane, y0:y1, x0:x1])
         top = float(part.max(initial=0.0))
         if not top > 0.0:
             return 0.0
