@@ -93,7 +93,7 @@ class EnergyDispersion2D:
         return np.asarray(found)
 
     def _below(self, nodes: NDArray[np.intp], edges: FloatArray) -> FloatArray:
-        """The table at energy nodes (N, S) summed up to edges (S, E) in migra: (N, S, E, offset)."""
+        """The table at energy nodes (N, S), summed up to migra edges (S, E): (N, S, E, offset)."""
         bounds = self._migra_bounds
         asked = np.unique(nodes)
         row = np.searchsorted(asked, nodes)[..., None]
@@ -112,10 +112,8 @@ class EnergyDispersion2D:
         The last row takes in all from the start, for the norm.
         """
         bounds = self._migra_bounds
-        shares = np.clip(edges[:, 1:, None] - bounds[:-1], 0.0, np.diff(bounds))
-        shares[:, 1:-1] -= shares[:, :-2].copy()
-        shares[:, 0] -= np.clip(edges[:, :1] - bounds[:-1], 0.0, np.diff(bounds))
-        return np.asarray(shares)
+        below = np.clip(edges[:, :, None] - bounds[:-1], 0.0, np.diff(bounds))
+        return np.concatenate([np.diff(below[:, :-1], axis=1), below[:, -1:]], axis=1)
 
     def _extrapolated(
         self,
