@@ -119,14 +119,14 @@ def test_maps_are_gammapys(name, cases):
         ours.background.data[inside], theirs["background"][inside], rtol=1e-3
     )
     np.testing.assert_allclose(ours.exposure.data, theirs["exposure"], rtol=1e-3, atol=1.0)
-    # Gammapy looks the mask up between the centres of bands. These come out of its logarithms beside
-    # themselves by a last digit, with some axes and on some machines, and then a masked band takes
-    # the kernels of its neighbour, which nothing reads.
+    # Gammapy looks the mask up at the centres of bands. With most axes and on some machines these
+    # come out of its logarithms beside themselves by a last digit, and then a masked band takes the
+    # kernels of its neighbour, which nothing reads.
     bands = inside.any(axis=(1, 2))
     assert not ours.edisp.data[:, ~bands].any()
-    # Nodes lie on pixel centres, to 4e-13 pixels. Where the pixel of a node is masked in a run and
-    # one beside it is not, it is this rest, another one in Gammapy's window of the run than in ours,
-    # that decides whether the run enters the kernel: on the rim of the field of view.
+    # Nodes lie on pixel centres, to 4e-13 pixels. On the rim of a run's field of view, where the
+    # pixel of a node is masked and one beside it is not, this rest decides whether the run enters
+    # the kernel, and it is another one in Gammapy's window of the run than in ours.
     inner = slice(3, -3) if name.startswith("hess") else slice(None)
     np.testing.assert_allclose(
         ours.edisp.data[:, bands][:, :, inner, inner],

@@ -21,7 +21,7 @@ from imgfit_widgets.core.irf.background import Background2D, Background3D, fill_
 from imgfit_widgets.core.irf.fov import altaz_systems, radec_system
 from imgfit_widgets.core.irf.mixture import PSF_WIDTHS, from_annuli, king
 from imgfit_widgets.core.irf.psf import TablePSF
-from imgfit_widgets.core.makers.responses import ResponseCache
+from imgfit_widgets.core.makers.responses import Listed, OffsetResponses, ResponseCache
 from imgfit_widgets.core.maps import MapAxis, unit_vectors
 
 RUNS = [23523, 23526, 23559, 23592]
@@ -150,6 +150,37 @@ def test_photons_in_a_band_are_converged_across_the_field(store, reco, true, gam
         observation.edisp.probabilities(energies, axis, offsets),
     )
     np.testing.assert_allclose(found, exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize("store", ["cta-1dc/index/gps", "hess-dl3-dr1"])
+def test_responses_between_their_offsets_are_those_of_the_tables(store, gammapy_data):
+    run = 110380 if store.startswith("cta") else 23523
+    observation = DataStore.from_dir(gammapy_data / store).obs(run)
+    tables = {kind: getattr(observation, kind) for kind in ("aeff", "edisp", "psf")}
+    axis = MapAxis.from_energy_bounds("0.2 TeV", "50 TeV", 3)
+    axis_true = MapAxis.from_energy_bounds("0.3 TeV", "30 TeV", 12, "energy_true")
+    offsets = np.linspace(0.0, 2.45, 50)
+    cache = ResponseCache()
+    made = cache.get(tables, axis, axis_true, offsets, exact=True)
+    assert cache.get(tables, axis, axis_true, offsets[:-1], exact=True) is made
+    direct = OffsetResponses.of(tables, Listed(offsets), axis, axis_true, exact=True)
+
+    to_offsets = made.at.weights(offsets)
+    np.testing.assert_allclose(to_offsets.sum(axis=1), 1.0)
+    area = direct.photons.max(axis=(1, 2))[:, None, None]
+    away = np.abs(made.photons @ to_offsets.T - direct.photons) / area
+    inside = offsets >= observation.edisp.offset.nodes[0]
+    assert away[..., inside].max() < 3e-4 and np.median(away) < 1e-6
+    # Nearer to the pointing than the first node densities are drawn on, and cut at 0.
+    assert away.max() < 1e-3
+    radii = np.array([0.03, 0.06, 0.1, 0.2, 0.4])
+    held = [
+        contents(np.moveaxis(weights, 2, 0).reshape(len(PSF_WIDTHS), -1), radii)
+        for weights in (np.einsum("pk,tkw->tpw", to_offsets, made.psf), direct.psf)
+    ]
+    np.testing.assert_allclose(*held, atol=1e-3)
+    # Nothing is known beyond the table.
+    assert not made.at.weights(np.array([made.at.borders[-1] + 0.1, np.nan])).any()
 
 
 def test_gaps_in_energy_are_filled_between_but_not_beyond():

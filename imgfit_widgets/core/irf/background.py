@@ -135,7 +135,7 @@ class _BackgroundTable:
         """Logarithm of the rate at energies (N,) at the table's positions, shape (positions, N)."""
         at_energy = self.energy.weights(energies)
         used = at_energy.any(axis=0)
-        rates = self.data.reshape(len(used), -1)[used]
+        rates = self.data.reshape(len(self.data), -1)[used]
         return np.asarray((at_energy[:, used] @ np.log(np.maximum(rates, _TINY))).T)
 
     def spectrum(self) -> FloatArray:

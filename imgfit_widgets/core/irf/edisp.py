@@ -20,7 +20,7 @@ from .axis import FloatArray, IrfAxis
 # Probabilities under this are numerical noise of the tables.
 THRESHOLD = 1e-8
 # Numbers held at once where densities are followed one by one.
-_CHUNK = 1 << 21
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,42 +66,54 @@ class EnergyDispersion2D:
         samples, at = np.asarray(energies, dtype=float), np.asarray(offsets, dtype=float)
         lower, part, inside = self.energy.locate(samples)
         upper = np.minimum(lower + 1, len(self.energy.nodes) - 1)
+        weights = (inside - part)[:, None, None], part[:, None, None]
+        # The last edge takes in all of the table, for the norm.
+        edges = np.append(energy.bounds / samples[:, None], np.full((len(samples), 1), np.inf), 1)
         at_offset = self.offset.weights(at).T
-        careful = self._extrapolated(samples, lower, upper, at)
-        found = np.empty((len(samples), energy.nbin, len(at)))
-        numbers = self.data.shape[1] * max(energy.nbin, len(at), self.data.shape[2])
-        step = max(1, _CHUNK // max(numbers, 1))
-        for start in range(0, len(samples), step):
-            rows = slice(start, start + step)
-            density = self.data[lower[rows]] * (inside - part)[rows, None, None]
-            density += self.data[upper[rows]] * part[rows, None, None]
-            shares = self._shares(energy.bounds / samples[rows, None])
-            held = shares @ density @ at_offset
-            for which, columns in careful:
-                # Where a straight line is drawn on beyond the nodes the density can fall below 0.
-                some = np.flatnonzero(which[rows])
-                drawn = density[some] @ at_offset[:, columns]
-                held[np.ix_(some, np.arange(held.shape[1]), columns)] = shares[some] @ np.maximum(
-                    drawn, 0.0, out=drawn
-                )
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found[rows] = held[:, :-1] / held[:, -1:]
+        first, second = self._below(np.stack([lower, upper]), edges)
+        below = first * weights[0] + second * weights[1]
+        found = np.diff(below[:, :-1], axis=1) @ at_offset
+        total = below[:, -1:] @ at_offset
+
+        for rows, columns in self._extrapolated(samples, lower, upper, at):
+            # Where a straight line is drawn on beyond the nodes the density can fall below 0.
+            step = max(1, _CHUNK // (len(columns) * self.data.shape[1]))
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                density = self.data[lower[some]] * weights[0][some]
+                density += self.data[upper[some]] * weights[1][some]
+                density = density @ at_offset[:, columns]
+                held = self._shares(edges[some]) @ np.maximum(density, 0.0, out=density)
+                found[np.ix_(some, np.arange(energy.nbin), columns)] = held[:, :-1]
+                total[some[:, None], 0, columns] = held[:, -1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = found / total
         found = np.clip(np.nan_to_num(found, posinf=0.0, neginf=0.0), 0.0, 1.0)
         found[found < THRESHOLD] = 0.0
         return np.asarray(found)
 
-    def _shares(self, edges: FloatArray) -> FloatArray:
-        """What of each migra bin lies between edges (S, R + 1): its widths, (S, R + 1, migra).
+    def _below(self, nodes: NDArray[np.intp], edges: FloatArray) -> FloatArray:
+        """The table at energy nodes (N, S), summed up to migra edges (S, E): (N, S, E, offset)."""
+        bounds = self._migra_bounds
+        asked = np.unique(nodes)
+        row = np.searchsorted(asked, nodes)[..., None]
+        table = self.data[asked]
+        running = np.zeros((len(asked), len(bounds), table.shape[2]))
+        np.multiply(table, np.diff(bounds)[:, None], out=running[:, 1:])
+        np.cumsum(running[:, 1:], axis=1, out=running[:, 1:])
+        low = np.clip(np.searchsorted(bounds, edges, side="right") - 1, 0, len(bounds) - 2)
+        share = np.clip((edges - bounds[low]) / (bounds[low + 1] - bounds[low]), 0.0, 1.0)
+        first, second = running[row, low], running[row, low + 1]
+        return np.asarray(first + (second - first) * share[..., None])
 
-        The last row takes in all of the table, for the norm.
+    def _shares(self, edges: FloatArray) -> FloatArray:
+        """What of each migra bin lies between edges (S, E): its widths, (S, E - 1, migra).
+
+        The last row takes in all from the start, for the norm.
         """
         bounds = self._migra_bounds
-        width = np.diff(bounds)
-        below = np.clip(edges[:, :, None] - bounds[:-1], 0.0, width)
-        shares = np.empty((len(edges), edges.shape[1], len(width)))
-        np.subtract(below[:, 1:], below[:, :-1], out=shares[:, :-1])
-        shares[:, -1] = width
-        return shares
+        below = np.clip(edges[:, :, None] - bounds[:-1], 0.0, np.diff(bounds))
+        return np.concatenate([np.diff(below[:, :-1], axis=1), below[:, -1:]], axis=1)
 
     def _extrapolated(
         self,
@@ -109,13 +121,13 @@ class EnergyDispersion2D:
         lower: NDArray[np.intp],
         upper: NDArray[np.intp],
         offsets: FloatArray,
-    ) -> list[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
-        """Energies (a mask) and offsets (places) beyond the outer nodes whose density needs care.
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Energies and offsets (their places) beyond the outer nodes whose density needs care.
 
         ``lower`` and ``upper`` are the nodes between which the energies lie.
         """
         outside = _beyond(self.energy, samples)
-        found = [(outside, np.arange(len(offsets)))] if outside.any() else []
+        found = [(np.flatnonzero(outside), np.arange(len(offsets)))] if outside.any() else []
         beyond = _beyond(self.offset, offsets)
         asked = np.unique([lower, upper])
         for end, (near, far) in zip(self.offset.edges, ((0, 1), (-1, -2)), strict=True):
@@ -131,7 +143,7 @@ class EnergyDispersion2D:
             negative[asked] = below > 1e-5 * np.maximum(drawn.sum(axis=1), 0.0)
             which = (negative[lower] | negative[upper]) & ~outside
             if which.any():
-                found.append((which, np.flatnonzero(side)))
+                found.append((np.flatnonzero(which), np.flatnonzero(side)))
         return found
 
     @property

@@ -35,10 +35,10 @@ class Pieces:
     """Cubics of the offset, at least one between each two nodes of some response tables.
 
     Tables are linear between their nodes, so what is made of several of them has kinks there and
-    is smooth in between, where a cubic through four points of the piece meets it to 1e-6. Beyond
+    is smooth in between, where a cubic through four points of the piece meets it to 1e-4. Beyond
     the outer nodes, where densities that would fall below 0 are cut, shorter pieces meet it to 5e-4
-    of the probability and 2e-5 of the counts in a wide band. No point lies on a border, where one
-    of the tables may end.
+    of the probability and 2e-5 of the counts in a wide band, 2e-3 and 4e-4 in narrow ones. No point
+    lies on a border, where one of the tables may end.
 
     Parameters
     ----------
