@@ -40,6 +40,7 @@ from .inference_result import (
     FluxUpperLimit,
     Localisation,
 )
+from .live import LiveLikelihood
 from .models import SPATIAL_MODELS, Models, PointSpatialModel, SkyModel, SpatialModel
 from .profile import Profiles, models_at
 from .progress import Progress, part, silent
@@ -172,7 +173,8 @@ def extension_test(
     The source is fitted as a point and as ``shape`` of sizes that grow from a fiftieth of
     ``max_size`` to ``max_size``, everything else following. The extension is the first minimum that
     is met on the way up, with the size free: that of this source. A deeper one at larger sizes,
-    such as emission around it that the models lack makes, is only told of.
+    such as emission around it that the models lack makes, is only told of: beyond the first one the
+    place is held.
 
     Parameters
     ----------
@@ -210,17 +212,25 @@ def extension_test(
         return fit.solve(datasets, other, progress)
 
     sizes = np.geomspace(0.02, 1.0, _SIZES) * max_size
-    followed, curve = [point], []
-    for number, degrees in enumerate(sizes):
+    near, curve, first = point, [0.0], _SIZES
+    beyond: LiveLikelihood | None = None
+    for number, degrees in enumerate(map(float, sizes)):
         share = part(progress, 0.1 + 0.07 * number, 0.17 + 0.07 * number)
-        one = extended(followed[-1], float(degrees), False, share)
-        followed.append(one if one.success else followed[-1])
+        share(0.0, f"{name} as {kind.tag[0]} of {degrees:.2g} deg")
+        if beyond is not None:
+            grown: dict[str, Any] = {size: degrees}
+            curve.append(point.total_stat - beyond.update(name, **grown).stat)
+            continue
+        one = extended(near, degrees, False, share)
         curve.append(point.total_stat - one.total_stat if one.success else math.nan)
-    # The first size after which the fit gets worse, the point among them.
-    rise = np.diff([0.0, *np.nan_to_num(curve, nan=-math.inf)])
-    first = int(np.flatnonzero(rise < 0)[0]) if np.any(rise < 0) else _SIZES
+        if curve[-1] < np.nanmax(curve[:-1]):
+            first, beyond = number, LiveLikelihood(list(point.datasets), models_at(one))
+        elif one.success:
+            near = one
+    del curve[0]
+    # From the last size before the fit got worse.
     start = 0.5 * sizes[0] if first == 0 else sizes[first - 1]
-    best = extended(followed[first], float(start), True, part(progress, 0.8, 0.9))
+    best = extended(near, float(start), True, part(progress, 0.8, 0.9))
     if not best.success:
         raise FitError(f"{name}: the fit as {kind.tag[0]} found no minimum: {best.message}")
     ts = float(point.total_stat - best.total_stat)

@@ -8,6 +8,7 @@ assigned, with a `ModelError` that names ``MODEL.PARAMETER``, the value and what
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, ClassVar, overload
 
 import numpy as np
@@ -513,6 +514,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 
+@lru_cache(maxsize=128)
 def _unit_text(unit: u.UnitBase) -> str:
     try:
         return str(unit.to_string("fits"))
