@@ -208,30 +208,6 @@ def test_gradient_and_information_are_those_of_differences(
     np.testing.assert_allclose(found, expected / np.outer(scale, scale), atol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("name", "start", "stop"),
-    [("lon_0", 0.08, 0.12), ("lat_0", -0.07, -0.03), ("r_0", 0.13, 0.19), ("phi", 10.0, 60.0)],
-)
-def test_curvature_has_no_cusp(name: str, start: float, stop: float) -> None:
-    dataset = toy_dataset(slope=0.3)
-    spatial = DiskSpatialModel(frame="galactic", lon_0=0.1, lat_0=-0.05, r_0=0.16, e=0.6, phi=35.0)
-    models = source(spatial, 1e-10, background=True)
-    for key in ("e", "phi"):
-        spatial.parameters[key].frozen = False
-    evaluator = Evaluator([dataset], models)
-    dataset = with_counts(dataset, evaluator.npred(evaluator.x0)[0])
-    evaluator = Evaluator([dataset], models)
-    i = [n for _, n in evaluator.names].index(name)
-    stats = []
-    for value in np.linspace(start, stop, 81):
-        x = evaluator.x0.copy()
-        x[i] = value
-        stats.append(evaluator.stat(x))
-    curvature = np.diff(stats, 2)
-    assert curvature.min() > 0
-    assert np.abs(np.diff(curvature)).max() < 0.05 * curvature.max()
-
-
 def test_a_new_plane_changes_nothing() -> None:
     dataset = toy_dataset(slope=0.3)
     models = source(ShellSpatialModel(frame="galactic", radius=0.2, width=0.05), background=True)
