@@ -592,7 +592,7 @@ class WorkbenchPage:
         fold = self.find(".imgfit-header .imgfit-fold")
         if fold.count() and not self.find(".imgfit-config").count():
             fold.first.click()
-            expect(self.find(".imgfit-config")).to_have_count(1)
+            expect(self.find(".imgfit-config")).to_have_count(1, timeout=TIMEOUT)
 
     def form_row(self, label: str) -> Locator:
         """A line of the configuration's form, by its label."""
