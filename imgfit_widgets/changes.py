@@ -85,8 +85,8 @@ def reshaped(source: SkyModel, tag: str, filename: str | None = None) -> Spatial
             _take_over(old.parameters[name], new.parameters[name])
     size, start = _extent(old, "e" in kept), _extent(new, "e" in kept)
     if size > 0 and start > 0:
-        for name in cls.size_names:
-            parameter = new.parameters[name]
+        for part in cls.size_names:
+            parameter = new.parameters[part]
             parameter.value = float(f"{parameter.value * size / start:.4g}")
     return new
 
@@ -126,13 +126,13 @@ def reframed(source: SkyModel, frame: str) -> SpatialModel:
     ModelError
         The frame is not known, or the shape is an image, whose frame is its own.
     """
-    old = source.spatial_model
+    old: SpatialModel = source.spatial_model
     if frame == old.frame:
         return old.copy()
     if old.needs_file:
         raise ModelError(f"{source.name}: its frame is that of its image, {old.frame}")
     lon, lat = old.position_lonlat
-    new = type(old).new_at(lon, lat, frame)
+    new: SpatialModel = type(old).new_at(lon, lat, frame)
     for parameter in old.parameters:
         twin = new.parameters[parameter.name]
         twin.unit = parameter.unit

@@ -107,7 +107,7 @@ class Answer:
 class Inferring(State):
     """Questions and answers; ``answers`` holds the newest of each by (question, source)."""
 
-    answers = Dict()
+    answers: Dict[tuple[str, str], Answer] = Dict()
 
     def why_not(self, verb: str) -> str:
         """Why a verb cannot be done now, in words; empty if it can."""

@@ -72,7 +72,7 @@ def from_regions(text: str, dataset: MapDataset, models: Models) -> list[SkyMode
         The text is no region file, or a region is no shape of a source or not on the map.
     """
     taken, found = list(models.names), []
-    for model in models_from_ds9(text):
+    for model in models_from_ds9(text).sky_models:
         shape, name, number = model.spatial_model, model.name, 1
         while name in taken:
             number += 1

@@ -228,8 +228,8 @@ class ContourChart(widgets.VBox):
         for axis, (_, name) in zip(self._axes, contours[0].names, strict=True):
             _set(axis, label=name)
         spans = [(float(v[seen].min()), float(v[seen].max())) for v in (x, y)]
-        wide = [(a - 0.08 * (b - a), b + 0.08 * (b - a)) for a, b in spans]
-        _ticks(self._axes, *wide, (self._x, self._y))
+        wide_x, wide_y = ((a - 0.08 * (b - a), b + 0.08 * (b - a)) for a, b in spans)
+        _ticks(self._axes, wide_x, wide_y, (self._x, self._y))
         with self.lines.hold_sync():
             self.lines.x, self.lines.y = x, y
 

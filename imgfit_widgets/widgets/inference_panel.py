@@ -127,7 +127,8 @@ class InferencePanel(Panel):
         for label, control in self.adopt.items():
             rung = None if ladder is None else ladder.value[label]
             wrong = rung is None or rung.result is None or rung.result is session.fit_result
-            control.disabled = wrong or session.task.running or not ladder.holds(now)
+            old = ladder is None or not ladder.holds(now)
+            control.disabled = wrong or old or session.task.running
         self.cancel.disabled = not session.task.running
         show(self.cancel, session.task.running and session.task.kind in QUESTIONS)
 

@@ -72,7 +72,7 @@ def interval(error: MinosError) -> str:
         exponent = math.floor(math.log10(max(abs(error.value), smallest) or 1.0))
         scale, power = 10.0**exponent, f" × 10{str(exponent).translate(_SUPERSCRIPT)}"
     decimals = max(_decimals(smallest / scale), 0) if smallest else 3
-    sides = []
+    sides: list[str] = []
     for side, valid, limited in (
         (error.lower, error.valid_lower, error.at_limit_lower),
         (error.upper, error.valid_upper, error.at_limit_upper),

@@ -112,7 +112,9 @@ class ParameterRow(widgets.VBox):
             f'<span title="{escape(tooltip)}">{escape(parameter.name)}<small>{unit}</small></span>',
             "imgfit-cell-name",
         )
-        line = row(name, self.value, self.error, self.frozen, self.min, self.max, self.more)
+        self._line = line = row(
+            name, self.value, self.error, self.frozen, self.min, self.max, self.more
+        )
         line.add_class("imgfit-parameter-row")
         super().__init__([line, self._refusal, self.note])
         self.more.on_click(lambda _: session.owner(self._toggle))
@@ -150,7 +152,7 @@ class ParameterRow(widgets.VBox):
         """Show or hide links and priors; they are made when first asked for."""
         if self.ties is None:
             self.ties = Ties(self._session, self.parameter)
-            self.children = [*self.children, self.ties]
+            self.children = [self._line, self._refusal, self.note, self.ties]
         else:
             show(self.ties, self.ties.layout.display == "none")
         self.ties.update()
