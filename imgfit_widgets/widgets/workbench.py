@@ -31,6 +31,10 @@ from .style import (
     upload_bytes,
 )
 
+# Seconds after which the form of the configuration is made, if nobody opened it. It is half of all
+# widgets, and a page that has to fetch them all at once does not open on a busy server.
+LATER = 4.0
+
 
 class Workbench(Panel):
     """All panels, laid out in three columns that wrap where there is less room.
@@ -69,6 +73,7 @@ class Workbench(Panel):
         self.header.configuration.observe(lambda _: session.owner(self._fold), "value")
         self.header.configuration.value = session.datasets is None and not session.task.running
         self._fold()
+        session.owner.soon(self._show_configuration, LATER)
         session.task.observe(self._task_ended, "status")
 
     def _task_ended(self, change: Any) -> None:
@@ -78,18 +83,20 @@ class Workbench(Panel):
 
     @property
     def config_editor(self) -> ConfigEditor:
-        """The configuration; its form is made when it is first needed.
+        """The configuration; its form is made when it is first needed, or a bit after the page."""
+        self._show_configuration()
+        assert self._config_editor is not None
+        return self._config_editor
 
-        It is half of all widgets, and a page that waits for them all may not open on a busy server.
-        """
+    def _show_configuration(self) -> None:
         if self._config_editor is None:
             self._config_editor = ConfigEditor(self.session)
-        return self._config_editor
+            self._left.children = [self._config_editor]
 
     def _fold(self) -> None:
         """Give the maps the room of the configuration, or take it back."""
         if self.header.configuration.value:
-            self._left.children = [self.config_editor]
+            self._show_configuration()
             self.columns.remove_class("imgfit-folded")
         else:
             self.columns.add_class("imgfit-folded")
