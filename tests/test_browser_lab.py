@@ -76,7 +76,7 @@ def test_the_real_runs_in_jupyterlab(notebook, tutorial, reference):
     assert notebook.parameters("lon_0", "lat_0") == pytest.approx((0, 0), abs=notebook.map.degrees)
     until(notebook.page, lambda: notebook.delta_ts > 100, "a significant source")
     before = notebook.delta_ts
-    # A pixel of this small map is 0.025 deg: from a bit further off, the fit ends in the next valley.
+    # A pixel of this map is 0.025 deg; a bit further off, a fit ends in the next valley.
     assert notebook.drag_source(0.1, 0.1) < 0.5 * before
     notebook.fit()
 
