@@ -313,6 +313,24 @@ def test_fit_panel_says_why_it_cannot_and_how_it_went(session):
     assert f"{session.fit_result.stat:.2f}" in panel.live.value
 
 
+def test_the_search_before_a_fit_is_linked_and_finds_the_source(session):
+    panel = FitPanel(session)
+    lon, lat = session.dataset.geom.center_lonlat
+    session.add_source(lon, lat)
+    panel.search.value = 1.5
+    assert session.search_radius == 1.5
+    session.search_radius = 0.0
+    assert panel.search.value == 0.0
+    panel.fit_button.click()
+    session.task.wait(60)
+    plain = session.fit_result.stat
+    session.undo()
+    panel.search.value = 1.5
+    panel.fit_button.click()
+    session.task.wait(60)
+    assert session.fit_result.success and session.fit_result.stat < plain - 100.0
+
+
 def test_a_failed_fit_is_explained_in_words(session):
     panel, results = FitPanel(session), Results(session)
     name = session.add_source(*session.dataset.geom.center_lonlat)

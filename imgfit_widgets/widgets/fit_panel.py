@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ipywidgets as widgets
+
 from ..core.fit import FitStep
 from ..inferring import QUESTIONS
 from ..session import Session
@@ -22,6 +24,10 @@ _KINDS = {
     **{verb: (question.words.lower(), question.words) for verb, question in QUESTIONS.items()},
 }
 """What runs, and what has run."""
+_SEARCH = (
+    "Begin the fit where a source with a free position fits best within so many degrees; "
+    "0: begin where it stands"
+)
 
 
 class FitPanel(Panel):
@@ -34,12 +40,23 @@ class FitPanel(Panel):
         self.reason = text(classes="imgfit-reason")
         self.progress = ProgressBar(session.task).add_class("imgfit-progress")
         self.live = text(classes="imgfit-fit-live")
+        self.search = widgets.BoundedFloatText(
+            value=session.search_radius, min=0.0, max=180.0, step=0.05, tooltip=_SEARCH
+        ).add_class("imgfit-search-radius")
         self.subject = text(classes="imgfit-about-status")
         head = card_head("Fit", self.subject, self.status)
         actions = row(self.fit_button, self.cancel_button, self.reason)
-        super().__init__(
-            session, [head, actions, self.progress, self.live], "imgfit-card imgfit-fit"
+        look = row(
+            text("first look for each source within", "imgfit-muted"), self.search, text("°")
         )
+        super().__init__(
+            session, [head, actions, look, self.progress, self.live], "imgfit-card imgfit-fit"
+        )
+        self.search.observe(
+            lambda change: session.owner(lambda: session.set_trait("search_radius", change.new)),
+            "value",
+        )
+        session.observe(lambda change: self.search.set_trait("value", change.new), "search_radius")
         self.fit_button.on_click(lambda _: session.attempt(session.fit))
         self.cancel_button.on_click(lambda _: session.cancel())
         session.task.observe(self._update, ["status", "message"])
