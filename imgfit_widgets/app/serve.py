@@ -6,6 +6,7 @@ tells the other goes through the environment, since kernels are processes of the
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -97,9 +98,9 @@ def workbench(settings: dict[str, Any] | None = None) -> Any:
         config, models, about = paths.config, paths.models, DEMO_TEXT
         roots = (*roots, str(paths.store)) if roots else ()
     session = Session(data_roots=tuple(roots))
-    if session.attempt(_fill, session, config, models):
-        session.attempt(session.begin)
-    return Workbench(session=session, about=about)
+    filled = session.attempt(_fill, session, config, models)
+    begin = functools.partial(session.attempt, session.begin) if filled else None
+    return Workbench(session=session, about=about, begin=begin)
 
 
 def _fill(session: Any, config: Any, models: Any) -> bool:

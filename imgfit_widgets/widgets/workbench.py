@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ from .style import (
     upload_bytes,
 )
 
-# Seconds after which the form of the configuration is made, if nobody opened it. It is half of all
-# widgets, and a page that has to fetch them all at once does not open on a busy server.
+# A page waits four seconds for all widgets and stays blank if the kernel has not answered by then.
+# So the kernel does nothing else until the page is there, and the form of the configuration, half of
+# all widgets, is made these seconds later, if nobody has opened it.
 LATER = 4.0
+UNSEEN = 20.0
+"""Seconds after which work begins though no page has told that it shows the workbench."""
 
 
 class Workbench(Panel):
@@ -50,9 +54,17 @@ class Workbench(Panel):
         Instead of ``source``.
     about : str
         One or two sentences on what one sees; they stand in the header.
+    begin : callable, optional
+        What to start as soon as a page shows the workbench, such as a first reduction.
     """
 
-    def __init__(self, source: Any = None, session: Session | None = None, about: str = "") -> None:
+    def __init__(
+        self,
+        source: Any = None,
+        session: Session | None = None,
+        about: str = "",
+        begin: Callable[[], object] | None = None,
+    ) -> None:
         session = _as_session(source) if session is None else session
         self.map_viewer = MapViewer(session)
         self.model_editor = ModelEditor(session)
@@ -71,10 +83,27 @@ class Workbench(Panel):
         parts = [self.header, ErrorBar(session), *([About(about)] if about else []), self.columns]
         super().__init__(session, parts, "imgfit-workbench")
         self.header.configuration.observe(lambda _: session.owner(self._fold), "value")
-        self.header.configuration.value = session.datasets is None and not session.task.running
+        self._begin = begin
+        idle = begin is None and not session.task.running
+        self.header.configuration.value = session.datasets is None and idle
         self._fold()
-        session.owner.soon(self._show_configuration, LATER)
         session.task.observe(self._task_ended, "status")
+        self._view_count = 0  # from now on a page that shows this counts it up
+        self.observe(self._shown, "_view_count")
+        session.owner.soon(self._start, UNSEEN)
+
+    def _shown(self, change: Any) -> None:
+        if change.new:
+            self._start()
+
+    def _start(self) -> None:
+        self.session.owner.soon(self._show_configuration, LATER)
+        begin, self._begin = self._begin, None
+        if begin is None:
+            return
+        begin()
+        if not self.session.task.running and self.session.datasets is None:
+            self.header.configuration.value = True
 
     def _task_ended(self, change: Any) -> None:
         """Open the configuration where there is nothing else to go on with."""
