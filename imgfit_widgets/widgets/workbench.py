@@ -33,7 +33,7 @@ from .style import (
 )
 
 # A page waits four seconds for all widgets and stays blank if the kernel has not answered by then.
-# So the kernel does nothing else until the page is there, and the form of the configuration, half of
+# So the kernel does nothing else until the page is there; the form of the configuration, half of
 # all widgets, is made these seconds later, if nobody has opened it.
 LATER = 4.0
 UNSEEN = 20.0
