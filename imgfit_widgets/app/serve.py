@@ -182,6 +182,8 @@ def _voila_config(port: int, open_browser: bool) -> dict[str, dict[str, Any]]:
             "preheat_kernel": True,
             "default_pool_size": 1,
         },
+        # A new kernel for the next visitor waits until the page of this one is there.
+        "VoilaKernelManager": {"fill_delay": 8.0},
         "MappingKernelManager": {
             "cull_interval": 60,
             "cull_idle_timeout": IDLE_SECONDS,
