@@ -144,7 +144,7 @@ class Watch:
     def _console(self, message: Any) -> None:
         known = any(re.search(pattern, message.text) for pattern in FOREIGN_MESSAGES)
         if message.type == "error" and not known:
-            self.errors.append(message.text)
+            self.errors.append(f"{message.text} {message.location.get('url', '')}".strip())
 
     def check(self) -> None:
         """Fail if anything was noted."""

@@ -421,7 +421,8 @@ def test_extension_and_contour_are_one_click_each(workbench):
     assert workbench.find(".imgfit-ask-contour").is_disabled()
     workbench.fit()
     words = workbench.ask("extension")
-    assert "TSext" in words and "sigma <" in words and "95 %" in words
+    # There is more emission around this source than the models have, and the answer says so.
+    assert "TSext" in words and "sigma 0.5 deg" in words and "max_size" in words
     assert "39 %" in workbench.ask("contour")
     dashed = workbench.map.figure.locator("path.line[style*='stroke-dasharray']")
     until(page, lambda: any("L" in (d.get_attribute("d") or "") for d in dashed.all()), "a contour")
