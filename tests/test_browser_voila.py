@@ -423,11 +423,16 @@ def test_extension_and_contour_are_one_click_each(workbench):
     words = workbench.ask("extension")
     # There is more emission around this source than the models have, and the answer says so.
     assert "TSext" in words and "sigma 0.5 deg" in words and "max_size" in words
+    question = page.locator(".imgfit-question").filter(has=page.locator(".imgfit-ask-extension"))
+    question.locator("select").select_option(label="disk")
+    workbench.ask("extension")
+    answer = ".imgfit-answer-extension"
+    words = until(page, lambda: "r_0" in workbench.words(answer) and workbench.words(answer), "r_0")
+    assert "TSext" in words and "r_0 <" in words and "95 %" in words
     assert "39 %" in workbench.ask("contour")
     dashed = workbench.map.figure.locator("path.line[style*='stroke-dasharray']")
     until(page, lambda: any("L" in (d.get_attribute("d") or "") for d in dashed.all()), "a contour")
     expect(page.locator(".imgfit-contour")).to_be_visible()
-    question = page.locator(".imgfit-question").filter(has=page.locator(".imgfit-ask-extension"))
     assert "imgfit-is-stale" not in (question.get_attribute("class") or "")
     workbench.set_parameter("lat_0", 0.05)
     until(
