@@ -473,6 +473,7 @@ def test_a_visitor_finds_the_data_reduced_and_undo_empty(small, demo_store, tmp_
     session.task.wait(60)
     assert session.task.status == "done" and session.models.names[-1] == "stacked-bkg"
     assert len(session.models) > 2 and not session.history.can_undo
+    assert session.selected == session.models.names[0]
 
 
 def test_a_visitor_of_a_broken_configuration_is_told_so(tmp_path):

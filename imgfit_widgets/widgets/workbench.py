@@ -66,6 +66,9 @@ class Workbench(Panel):
         begin: Callable[[], object] | None = None,
     ) -> None:
         session = _as_session(source) if session is None else session
+        if not session.selected and session.models.sky_models:
+            # Its parameters are in the table, so it is also what questions are about.
+            session.select(session.models.sky_models[0].name)
         self.map_viewer = MapViewer(session)
         self.model_editor = ModelEditor(session)
         self.fit_panel = FitPanel(session)
