@@ -222,6 +222,30 @@ def test_a_new_plane_changes_nothing() -> None:
     assert evaluator.stat(evaluator.x0) == pytest.approx(first, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "stop"),
+    [("lon_0", 0.08, 0.12), ("lat_0", -0.07, -0.03), ("r_0", 0.13, 0.19), ("phi", 10.0, 60.0)],
+)
+def test_curvature_has_no_cusp(name: str, start: float, stop: float) -> None:
+    dataset = toy_dataset(slope=0.3)
+    spatial = DiskSpatialModel(frame="galactic", lon_0=0.1, lat_0=-0.05, r_0=0.16, e=0.6, phi=35.0)
+    models = source(spatial, 1e-10, background=True)
+    for key in ("e", "phi"):
+        spatial.parameters[key].frozen = False
+    evaluator = Evaluator([dataset], models)
+    dataset = with_counts(dataset, evaluator.npred(evaluator.x0)[0])
+    evaluator = Evaluator([dataset], models)
+    i = [n for _, n in evaluator.names].index(name)
+    stats = []
+    for value in np.linspace(start, stop, 81):
+        x = evaluator.x0.copy()
+        x[i] = value
+        stats.append(evaluator.stat(x))
+    curvature = np.diff(stats, 2)
+    assert curvature.min() > 0
+    assert np.abs(np.diff(curvature)).max() < 0.05 * curvature.max()
+
+
 @pytest.mark.parametrize("lat", [-89.99, -60.0, 89.5])
 def test_a_source_near_a_pole_keeps_its_counts(lat: float) -> None:
     dataset = toy_dataset(1, "TAN", (40.0, lat), width=(1.6, 1.5))

@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 CONTAINMENTS = (0.68, 0.95, 0.99)
-_STUCK = 0.01
+STUCK = 0.01
 """A richer model that fits worse by more than this has not found its minimum."""
 _SIZES = 9
 """How many sizes a source is tried with to see whether it is extended."""
@@ -100,7 +100,7 @@ def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison
         )
     ts = float(simpler.total_stat - richer.total_stat)
     message = ""
-    if ts < -_STUCK:
+    if ts < -STUCK:
         message = "The richer model fits worse: it stopped in another minimum; start it elsewhere."
     few, many = information_criteria(simpler), information_criteria(richer)
     p_value = float(chdtrc(dof, max(ts, 0.0)))
@@ -191,22 +191,12 @@ def extension_test(
     if not 0.0 < max_size <= 90.0:
         raise FitError(f"max_size {max_size!r}; expected degrees from 0 to 90")
     fit = fit or Fit()
-    source = _source(models, name)
     kind = _shape(shape)
     size = str(kind.size_parameter)
-    if not source.spatial_model.has_position:
-        raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
-    base = models.copy()
-    lon, lat = source.spatial_model.lon_0, source.spatial_model.lat_0
-    place = {"lon_0": lon, "lat_0": lat}
-    base[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
-    point = fit.solve(datasets, base, part(progress, 0.0, 0.1))
-    _check(point, "the fit as a point")
+    point = fit_as_point(datasets, models, name, fit, part(progress, 0.0, 0.1))
 
     def extended(near: FitResult, degrees: float, free: bool, progress: Progress) -> FitResult:
-        other = models_at(near)
-        there = {key: other[name].spatial_model.parameters[key] for key in place}
-        other[name].spatial_model = kind(frame=source.frame, **there, **{size: degrees})
+        other = models_with_shape(near, name, kind, {size: degrees})
         own = other[name].spatial_model.parameters[size]
         own.frozen, own.max = not free, max_size
         return fit.solve(datasets, other, progress)
@@ -237,7 +227,7 @@ def extension_test(
     value, error = best.value(name, size), best.error(name, size)
     limit, notes = math.nan, []
     at_bound = value > max_size * (1.0 - 1e-6)
-    further = [(t, s) for t, s in zip(curve, sizes, strict=True) if s > value and t > ts + _STUCK]
+    further = [(t, s) for t, s in zip(curve, sizes, strict=True) if s > value and t > ts + STUCK]
     if at_bound:
         notes.append(
             f"The fit still gets better at max_size = {max_size:g} deg: there is emission that the "
@@ -256,7 +246,7 @@ def extension_test(
             notes.append(f"No upper limit: {minos.message}")
     else:
         notes.append("No upper limit: the size is at its limit.")
-    ts = max(ts, 0.0) if ts > -_STUCK else ts
+    ts = max(ts, 0.0) if ts > -STUCK else ts
     if ts < 0:
         notes.append("The extended fit is worse: start closer to the source.")
     return ExtensionTest(
@@ -438,6 +428,42 @@ def _containment_radius(major: float, minor: float, containment: float) -> float
 
 
 # --- helpers
+def fit_as_point(
+    datasets: Any, models: Models, name: str, fit: Fit, progress: Progress = silent
+) -> FitResult:
+    """The fit with a source as a point, from which nested shapes grow.
+
+    Raises
+    ------
+    ModelError
+        If there is no such source, or it has no position.
+    FitError
+        If it finds no minimum.
+    """
+    source = _source(models, name)
+    if not source.spatial_model.has_position:
+        raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
+    base = models.copy()
+    place = {key: source.spatial_model.parameters[key] for key in ("lon_0", "lat_0")}
+    base[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
+    point = fit.solve(datasets, base, progress)
+    _check(point, f"{name}: the fit as a point")
+    return point
+
+
+def models_with_shape(
+    near: FitResult, name: str, kind: type[SpatialModel], values: dict[str, float]
+) -> Models:
+    """The models at a minimum with another shape of a source at its place, ``values`` free."""
+    other = models_at(near)
+    source = other[name]
+    place = {key: source.spatial_model.parameters[key] for key in ("lon_0", "lat_0")}
+    source.spatial_model = kind(frame=source.frame, **place, **values)
+    for key in values:
+        source.spatial_model.parameters[key].frozen = False
+    return other
+
+
 def _source(models: Models, name: str) -> SkyModel:
     model = models[name]
     if not isinstance(model, SkyModel):

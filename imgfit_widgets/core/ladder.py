@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import FitError, ModelError
+from .errors import ModelError
 from .fit import Fit
 from .fit_result import FitResult
-from .inference import information_criteria
+from .inference import STUCK, fit_as_point, information_criteria, models_with_shape
 from .models import (
     DiskSpatialModel,
     GaussianSpatialModel,
     Models,
-    PointSpatialModel,
-    SkyModel,
     SpatialModel,
 )
-from .profile import models_at
 from .profile_result import plain
 from .progress import Progress, part, silent
 from .stats import sigma_of
@@ -34,8 +31,6 @@ START_SIZES = (0.1, 0.3)
 """Degrees from which a size is fitted, if the source has none."""
 START_ECCENTRICITY = 0.6
 START_ANGLES = (-45.0, 0.0, 45.0, 90.0)
-_STUCK = 0.01
-"""A richer model that fits worse by more than this has not found its minimum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,28 +131,13 @@ def compare_shapes(
         If the fit as a point finds no minimum.
     """
     fit = fit or Fit()
-    source = models[name]
-    if not isinstance(source, SkyModel):
-        raise ModelError(f"{name}: it is no source; expected one of the sky models")
-    if not source.spatial_model.has_position:
-        raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
-    start = models.copy()
-    place = {key: source.spatial_model.parameters[key] for key in ("lon_0", "lat_0")}
-    start[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
-    point = fit.solve(datasets, start, part(progress, 0.0, 0.2))
-    if not point.success:
-        raise FitError(f"{name}: the fit as a point found no minimum: {point.message}")
-    sizes = _sizes(source.spatial_model)
+    point = fit_as_point(datasets, models, name, fit, part(progress, 0.0, 0.2))
+    sizes = _sizes(models[name].spatial_model)
 
     def best(kind: type[SpatialModel], starts: Sequence[dict[str, float]], share: Progress) -> Any:
         tried = []
         for number, values in enumerate(starts):
-            other = models_at(point)
-            kept = {key: other[name].spatial_model.parameters[key] for key in place}
-            shape = kind(frame=source.frame, **kept, **values)
-            for key in values:
-                shape.parameters[key].frozen = False
-            other[name].spatial_model = shape
+            other = models_with_shape(point, name, kind, values)
             now = part(share, number / len(starts), (number + 1) / len(starts))
             tried.append(fit.solve(datasets, other, now))
         good = [result for result in tried if result.success]
@@ -217,8 +197,8 @@ def _rung(
     message = ""
     if not other.success:
         ts, message = math.nan, f"There is no fit of a {noun(against)} to compare it with."
-    elif ts < -_STUCK:
+    elif ts < -STUCK:
         message = "It fits worse than the simpler shape: it stopped in another minimum."
-    ts = max(ts, 0.0) if ts > -_STUCK else ts
+    ts = max(ts, 0.0) if ts > -STUCK else ts
     sigma = math.sqrt(max(ts, 0.0)) if dof == 1 else sigma_of(ts, dof)
     return Rung(label, tag, against, ts, dof, sigma, delta, aic, message, result)

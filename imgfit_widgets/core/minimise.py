@@ -255,7 +255,7 @@ class Minimiser:
         travelled = 0.0
         for _ in range(_NEWTON_STEPS):
             step = newton_step(hessian, gradient, held)
-            if step is None or -0.5 * float(gradient @ step) < _EDM:
+            if step is None or -0.5 * float(gradient @ step) < _EDM or self.nfev > self.max_calls:
                 break
             size, moved = 1.0, False
             step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-300))
