@@ -140,6 +140,7 @@ class ExtendedSource(Source):
             step = _ACROSS_EDGE * self._response.exposure_pixel
             self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
+        width = _mean_width(mixture, widths)
         self._plane = plane = SkyPlane(
             self.geom,
             self.model.frame,
@@ -147,7 +148,7 @@ class ExtendedSource(Source):
             cell,
             (half, half),
             self.box,
-            (own, _STRAIGHT * _mean_width(mixture, widths)),
+            (own + 2.0 * width, _STRAIGHT * width),
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()

@@ -222,11 +222,20 @@ class SkyPlane(TangentPoint):
         y0, y1, x0, x1 = self.box
         if not tolerance > 0 or y1 - y0 < 2 or x1 - x0 < 2:
             return False
-        x, y = np.linspace(x0, x1 - 1, 17), np.linspace(y0, y1 - 1, 17)[:, None]
+        middle = self._middle()
+        # Closer than the radius, or there may be nothing to compare.
+        beside = self._on_plane(middle[0] + np.array([0, 1, 0]), middle[1] + np.array([0, 0, 1]))
+        pixel = min(math.hypot(*(q[k] - q[0] for q in beside)) for k in (1, 2))
+        if not pixel > 0:
+            return False
+        x, y = (
+            np.linspace(max(low, at - radius / pixel), min(high - 1, at + radius / pixel), 17)
+            for at, (low, high) in zip(middle, ((x0, x1), (y0, y1)), strict=True)
+        )
+        y = y[:, None]
         u, v = self._on_plane(x, y)
         if not np.all(np.isfinite(u)):
             return False
-        middle = self._middle()
         off = np.maximum(
             np.abs(u - self._on_plane(x, np.array(middle[1]))[0]),
             np.abs(v - self._on_plane(np.array(middle[0]), y)[1]),
