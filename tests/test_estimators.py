@@ -399,7 +399,7 @@ def test_the_comparison_does_not_depend_on_the_start(edm):
     dataset, _ = edm
     found = [
         EnergyDependentMorphologyEstimator().run(dataset, galactic_centre(sigma))
-        for sigma in (0.02, 0.3)
+        for sigma in (0.02, 0.1)
     ]
     assert found[0].delta_ts == pytest.approx(found[1].delta_ts, abs=0.01)
     assert found[0].common.stat >= sum(band.stat for band in found[0].bands)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..products import product
 from .axis import FloatArray, IrfAxis
 
 
@@ -42,7 +43,7 @@ class EffectiveAreaTable2D:
             m2; 0 beyond the table's edges.
         """
         table = self.energy.weights(energies) @ self.data
-        return np.maximum(table @ self.offset.weights(offsets).T, 0.0)
+        return np.asarray(np.maximum(product(table, self.offset.weights(offsets).T), 0.0))
 
     def add_exposure(
         self, exposure: FloatArray, energies: ArrayLike, offsets: FloatArray, livetime: float
@@ -67,7 +68,7 @@ class EffectiveAreaTable2D:
         rows = max(1, 8192 // offsets.shape[1])
         for start in range(0, len(offsets), rows):
             part = slice(start, start + rows)
-            area = table @ self.offset.weights(offsets[part].ravel()).T
+            area = product(table, self.offset.weights(offsets[part].ravel()).T)
             if falls:
                 np.maximum(area, 0.0, out=area)
             exposure[:, part] += area.reshape(len(table), -1, offsets.shape[1])

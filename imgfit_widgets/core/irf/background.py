@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from ..maps import MapAxis
+from ..products import product
 from .axis import FloatArray, IrfAxis
 
 # What stands for 0 on a logarithmic scale.
@@ -136,7 +137,7 @@ class _BackgroundTable:
         at_energy = self.energy.weights(energies)
         used = at_energy.any(axis=0)
         rates = self.data.reshape(len(self.data), -1)[used]
-        return np.asarray((at_energy[:, used] @ np.log(np.maximum(rates, _TINY))).T)
+        return product(at_energy[:, used], np.log(np.maximum(rates, _TINY))).T
 
     def spectrum(self) -> FloatArray:
         """Rate summed over the field of view within `radius`, shape (energy,)."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..maps import MapAxis, WcsGeom
+from ..products import product
 from .axis import FloatArray, IrfAxis
 
 # Probabilities under this are numerical noise of the tables.
@@ -72,8 +73,8 @@ class EnergyDispersion2D:
         at_offset = self.offset.weights(at).T
         first, second = self._below(np.stack([lower, upper]), edges)
         below = first * weights[0] + second * weights[1]
-        found = np.diff(below[:, :-1], axis=1) @ at_offset
-        total = below[:, -1:] @ at_offset
+        found = product(np.diff(below[:, :-1], axis=1), at_offset)
+        total = product(below[:, -1:], at_offset)
 
         for rows, columns in self._extrapolated(samples, lower, upper, at):
             # Where a straight line is drawn on beyond the nodes the density can fall below 0.
@@ -82,8 +83,8 @@ class EnergyDispersion2D:
                 some = rows[start : start + step]
                 density = self.data[lower[some]] * weights[0][some]
                 density += self.data[upper[some]] * weights[1][some]
-                density = density @ at_offset[:, columns]
-                held = self._shares(edges[some]) @ np.maximum(density, 0.0, out=density)
+                density = product(density, at_offset[:, columns])
+                held = product(self._shares(edges[some]), np.maximum(density, 0.0, out=density))
                 found[np.ix_(some, np.arange(energy.nbin), columns)] = held[:, :-1]
                 total[some[:, None], 0, columns] = held[:, -1]
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, gammaln, polygamma
 
 from ..maps import MapAxis
+from ..products import product
 from .axis import FloatArray
 
 # Widths (degrees) of the mixture: a Gaussian between two of them is met to 4e-4 of its peak.
@@ -121,7 +122,7 @@ def from_profiles(values: FloatArray, rad: MapAxis) -> FloatArray:
         Zero where the profile is.
     """
     matrix = _projection(rad.centers.tobytes(), rad.bounds.tobytes())
-    weights = np.tensordot(matrix, values, axes=1)
+    weights = product(matrix, values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
     total = weights.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = weights / total

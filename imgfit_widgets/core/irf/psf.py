@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from ..products import product
 from .axis import FloatArray, IrfAxis
 from .mixture import (
     PSF_WIDTHS,
@@ -89,8 +90,8 @@ class MultiGaussPSF:
         As the field does, the parameters are interpolated linearly, then normalised.
         """
         at_energy, at_offset = self.energy.weights(energies), self.offset.weights(offsets).T
-        heights = np.maximum(at_energy @ self.amplitude @ at_offset, 0.0)  # (3, T, P)
-        widths = at_energy @ self.sigma @ at_offset
+        heights = np.maximum(product(at_energy @ self.amplitude, at_offset), 0.0)  # (3, T, P)
+        widths = product(at_energy @ self.sigma, at_offset)
         content = heights * widths**2
         with np.errstate(invalid="ignore", divide="ignore"):
             content = np.nan_to_num(content / content.sum(axis=0))
@@ -147,8 +148,8 @@ class KingPSF:
         As the field does, the parameters are interpolated linearly.
         """
         at_energy, at_offset = self.energy.weights(energies), self.offset.weights(offsets).T
-        sigma = at_energy @ self.sigma @ at_offset
-        gamma = at_energy @ self.gamma @ at_offset
+        sigma = product(at_energy @ self.sigma, at_offset)
+        gamma = product(at_energy @ self.gamma, at_offset)
         weights = king(np.maximum(sigma, 0.0).ravel(), gamma.ravel())
         return weights.reshape(*sigma.shape, len(PSF_WIDTHS))
 
@@ -214,8 +215,8 @@ class TablePSF:
         at_energy, at_offset = self.energy.weights(energies), self.offset.weights(offsets)
         content = self._content(np.outer(at_energy.any(axis=0), at_offset.any(axis=0)))
         n_energy, n_offset, n_widths = content.shape
-        found = at_energy @ content.reshape(n_energy, -1)
-        found = at_offset @ found.reshape(-1, n_offset, n_widths)
+        found = product(at_energy, content.reshape(n_energy, -1))
+        found = product(at_offset, found.reshape(-1, n_offset, n_widths))
         np.maximum(found, 0.0, out=found)
         total = found.sum(axis=2, keepdims=True)
         return np.asarray(np.divide(found, total, out=np.zeros_like(found), where=total > 0))

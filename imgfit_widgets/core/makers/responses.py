@@ -14,15 +14,18 @@ to wherever on the sky they are asked for. Runs that share their responses share
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ..irf.axis import FloatArray, IrfAxis
 from ..maps import MapAxis
+from ..products import product
+
+Interpolation = Callable[[FloatArray], FloatArray]
 
 # Step in ln E of the energies over which "exact" averages area and energy dispersion in a bin.
 SUB_STEP = 0.0155
@@ -56,8 +59,8 @@ class Pieces:
         low, high = self.borders[:-1, None], self.borders[1:, None]
         self.offsets: FloatArray = (0.5 * (low + high) + 0.5 * (high - low) * _POINTS).ravel()
 
-    def weights(self, offsets: FloatArray) -> FloatArray:
-        """Interpolation matrix from `offsets` to others (P,): (P, K), rows of 0 beyond them all."""
+    def to(self, offsets: FloatArray) -> Interpolation:
+        """What takes values (..., K) at `offsets` to others (P,), 0 beyond them all."""
         piece = np.searchsorted(self.borders, offsets) - 1
         piece[offsets == self.borders[0]] = 0
         inside = np.flatnonzero((piece >= 0) & (piece < len(self.borders) - 1))
@@ -70,7 +73,7 @@ class Pieces:
             matrix[inside, piece, point] = np.prod(
                 [(at - other) / (place - other) for other in others], axis=0
             )
-        return matrix.reshape(len(offsets), -1)
+        return partial(_interpolated, matrix.reshape(len(offsets), -1).T)
 
 
 def _borders(axis: IrfAxis) -> FloatArray:
@@ -78,6 +81,10 @@ def _borders(axis: IrfAxis) -> FloatArray:
     first, last = axis.nodes[[0, -1]]
     low, high = axis.edges[0], max(axis.edges[1], axis.edges[0] + 2.0 * _SAME)
     return np.concatenate([np.linspace(low, first, 5), axis.nodes, np.linspace(last, high, 5)])
+
+
+def _interpolated(matrix: FloatArray, values: FloatArray) -> FloatArray:
+    return product(values, matrix)
 
 
 class Listed:
@@ -92,13 +99,9 @@ class Listed:
     def __init__(self, offsets: FloatArray) -> None:
         self.offsets = np.unique(offsets)
 
-    def weights(self, offsets: FloatArray) -> csr_array:
-        """What picks from `offsets` others (P,) that are among them: (P, K)."""
-        place = np.searchsorted(self.offsets, offsets)
-        rows = np.arange(len(offsets) + 1)
-        return csr_array(
-            (np.ones(len(offsets)), place, rows), shape=(len(offsets), len(self.offsets))
-        )
+    def to(self, offsets: FloatArray) -> Interpolation:
+        """What takes values (..., K) at `offsets` to others (P,) that are among them."""
+        return partial(np.take, indices=np.searchsorted(self.offsets, offsets), axis=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -224,15 +224,15 @@ class Stack:
         self.exposure_psf[nodes] += run.exposure_psf
         self.exposure_edisp[nodes] += run.exposure_edisp
         psf, photons = run.responses.psf, run.responses.photons
-        to_nodes = run.responses.at.weights(run.node_offset.ravel())
+        to_nodes = run.responses.at.to(run.node_offset.ravel())
         for energy in range(len(self.exposure_psf)):
             progress(0.5, f"Run {run.info.obs_id}: stacking")
             if psf is not None:
-                added = (to_nodes * run.exposure_psf[energy].reshape(-1, 1)) @ psf[energy]
+                added = to_nodes(psf[energy].T) * run.exposure_psf[energy].ravel()
                 stacked = self.sums["psf"][energy][nodes[1:]]
-                stacked += added.reshape(stacked.shape)
+                stacked += added.T.reshape(stacked.shape)
             if photons is not None:
-                found = np.maximum(photons[energy] @ to_nodes.T, 0.0) * run.info.livetime
+                found = np.maximum(to_nodes(photons[energy]), 0.0) * run.info.livetime
                 self.sums["edisp"][energy][nodes] += found.reshape(run.bands.shape) * run.bands
         self.runs.append(run.info)
         self.gtis.append(run.gti)
