@@ -350,6 +350,18 @@ def test_two_visitors_do_not_disturb_each_other(browser, server):
         one.fit()
 
 
+def test_a_page_that_is_left_leaves_no_kernel(browser, server):
+    with visit(browser, server) as visitor:
+        page = visitor.page
+        page.locator(".imgfit-workbench").wait_for()
+        with page.expect_request("**/voila/api/shutdown/*") as asked:
+            page.reload(wait_until="commit")
+        kernel = asked.value.url.rpartition("/")[2]
+        answer = f"{server.address}/api/kernels/{kernel}"
+        until(page, lambda: page.request.get(answer).status == 404, "the end of the kernel")
+        visitor.wait_for_maps()
+
+
 def test_the_demo_explains_itself_and_can_be_fitted(browser, tmp_path):
     with (
         running(serve_command(), XDG_CACHE_HOME=str(tmp_path)) as server,
