@@ -23,12 +23,14 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+from scipy import fft
 
 from .errors import DataError
 from .maps import unit_vectors
 from .models import SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
 from .plane import SkyPlane, TangentPoint
+from .products import product
 from .response import DatasetLike, Response
 from .source import EDGE, Source, tail_reach
 
@@ -43,6 +45,8 @@ _MAX_CELL_DEG = 0.1
 _MAX_CELLS = 1024
 _ACROSS_EDGE = 0.25
 """How densely the exposure is sampled where it has a step, in pixels of the exposure."""
+_ACROSS_PIXEL = 0.02
+"""How far, in these pixels, its rows and columns may be from straight ones of the cells."""
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
 _STRAIGHT = 5e-3
@@ -76,6 +80,7 @@ class ExtendedSource(Source):
         self._tangent: TangentPoint | None = None
         self._plane: SkyPlane | None = None
         self._reach_range = (0.0, 0.0)
+        self._own = 0.0
         self._parts = 1  # of a cell's side, over which the exposure is averaged
         self._smallest: float | None = None
         self._laid_out: tuple[float, ...] = ()
@@ -132,7 +137,8 @@ class ExtendedSource(Source):
         far = self._farthest(lon, lat, reach)
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
         cell, blurred = self._cell_size(mixture, values)
-        own_box = self._box_around(lon, lat, grown + self._margin)
+        self._own = grown + self._margin
+        own_box = self._box_around(lon, lat, self._own)
         self._parts = 1
         if self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
@@ -259,17 +265,46 @@ class ExtendedSource(Source):
         plane = self.plane
         mixing, images = self._response.exposure_images
         geom = self._exposure_geom
-        x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(), self.model.frame))
-        cells = self._low_waves(images, x, y) if self._parts > 1 else bilinear(images, x, y)
+        if self._parts > 1 and (axes := plane.axes(geom, self._parts, self._own, _ACROSS_PIXEL)):
+            cells = self._low_waves_along(images, *axes)
+        else:
+            x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(), self.model.frame))
+            cells = self._low_waves(images, x, y) if self._parts > 1 else bilinear(images, x, y)
         # The few combinations that matter here, weighted by the counts of each true energy.
         sample = cells[:, ::3, ::3].reshape(len(cells), -1)
-        every = mixing @ sample
-        scale = share / np.maximum(np.abs(every).mean(axis=1), 1e-300)
+        scale = share / np.maximum(np.abs(mixing @ sample.mean(axis=1)), 1e-300)
         scale = np.maximum(scale, 1e-7 * max(float(scale.max()), 1e-300))
-        left, strength, _ = np.linalg.svd(every * scale[:, None], full_matrices=False)
+        # Of all true energies at once by way of the few images' own lengths and angles.
+        size, turn = np.linalg.eigh(sample @ sample.T)
+        within = turn * np.sqrt(np.maximum(size, 0.0))
+        left, strength, _ = np.linalg.svd(scale[:, None] * mixing @ within, full_matrices=False)
         left = left[:, strength > _EXPOSURE * max(float(strength[0]), 1e-300)]
         self._mixing = left / scale[:, None]
         self.exposure = np.tensordot(left.T @ (scale[:, None] * mixing), cells, axes=1)
+
+    def _low_waves_along(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The same as `_low_waves` where rows and columns of cells are those of pixels.
+
+        Then it is one matrix along each axis. ``x``, ``y`` (parts, cells) are pixels of the images.
+        """
+        plane, parts = self.plane, self._parts
+        offsets = ((np.arange(parts) + 0.5) / parts - 0.5) * plane.cell
+        inside = self._inside[1] > 0, np.append(self._inside[:, 1], 0.0)[: plane.shape[0] // 2 + 1]
+        matrices = []
+        for at, waves, kept, size in zip(
+            (x, y), plane.waves, inside, images.shape[:0:-1], strict=True
+        ):
+            sampled = np.zeros((*at.shape, size))
+            left, part = between(at, size)
+            place = np.arange(at.size)
+            flat = sampled.reshape(-1, size)
+            flat[place, left.ravel()] = 1.0 - part.ravel()
+            flat[place, np.minimum(left + 1, size - 1).ravel()] += part.ravel()
+            spectrum = fft.rfft(sampled, axis=1)
+            shift = np.exp(-1j * offsets[:, None] * waves) * (kept / parts)
+            mean = np.einsum("pk,pkj->kj", shift, spectrum)
+            matrices.append(fft.irfft(mean, at.shape[1], axis=0))
+        return product(product(matrices[1], images), matrices[0].T)
 
     def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """What waves longer than two cells have of the exposure, for cells at pixels x, y of it.
@@ -611,16 +646,20 @@ def _mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:
     return math.sqrt(variance) if variance > 0 else float(widths[0])
 
 
+def between(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixel of ``size`` before each position, and how far on to the next one that is."""
+    at = np.clip(np.nan_to_num(at, nan=-1.0), 0.0, size - 1.0)
+    before = at.astype(np.int32)
+    return before, at - before
+
+
 def bilinear(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Values of images (k, ny, nx) between pixel centres, shape (k, ...).
 
     Beyond the outer ones those next to them.
     """
     ny, nx = images.shape[-2:]
-    x = np.clip(np.nan_to_num(x, nan=-1.0), 0.0, nx - 1.0)
-    y = np.clip(np.nan_to_num(y, nan=-1.0), 0.0, ny - 1.0)
-    left, low = x.astype(np.int32), y.astype(np.int32)
-    x, y = x - left, y - low
+    (left, x), (low, y) = between(x, nx), between(y, ny)
     right = np.minimum(left + 1, nx - 1)
     low, high = low * nx, np.minimum(low + 1, ny - 1) * nx
     corners = [

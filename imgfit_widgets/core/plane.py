@@ -19,7 +19,6 @@ from scipy import fft
 from scipy.sparse import csr_array
 
 from .maps import WcsGeom, positions, rotation, unit_vectors
-from .products import product
 
 __all__ = ["SkyPlane"]
 
@@ -99,6 +98,8 @@ class SkyPlane(TangentPoint):
         Cells (north, east).
     east, north : ndarray, shape (north, east // 2 + 1)
         Wave vectors in radians per degree, of the half that a real image needs.
+    waves : tuple of ndarray
+        Their components, of the half that a real row along east, a real column along north needs.
     column_weight : ndarray, shape (east // 2 + 1,)
         How often each column stands for one of the whole spectrum.
     window : ndarray, as ``east``
@@ -124,6 +125,7 @@ class SkyPlane(TangentPoint):
         ky = 2.0 * math.pi * fft.fftfreq(ny, cell)
         self.east, self.north = np.broadcast_arrays(kx, ky[:, None])
         self._kx, self._ky = kx, ky
+        self.waves = kx, 2.0 * math.pi * fft.rfftfreq(ny, cell)
         self.column_weight = np.full(len(kx), 2.0)
         self.column_weight[0] = 1.0
         if nx % 2 == 0:
@@ -184,6 +186,44 @@ class SkyPlane(TangentPoint):
     def along_north(self, spectrum: np.ndarray) -> float:
         """The same with the north component."""
         return float(spectrum.sum(axis=1) @ self._ky)
+
+    def axes(
+        self, geom: WcsGeom, parts: int, radius: float, tolerance: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Pixels of a map along the cells' axes, if its rows and columns are the cells'.
+
+        Parameters
+        ----------
+        geom : WcsGeom
+            Of the map.
+        parts : int
+            Points in each cell, evenly spread.
+        radius, tolerance : float
+            As far as so many degrees from the centre they may be off by so many pixels.
+
+        Returns
+        -------
+        x, y : ndarray, shape (parts, cells)
+            Of points along east, along north.
+        """
+        u, v = (
+            ((np.arange(parts) + 0.5) / parts - 0.5)[:, None] + np.arange(count) - origin
+            for count, origin in zip(self.shape[::-1], self._origin, strict=True)
+        )
+        step = self.cell * _DEG
+        x = self._pixels(geom, u * step, np.zeros(1))[0]
+        y = self._pixels(geom, np.zeros(1), v * step)[1]
+        some = slice(None, None, max(1, min(self.shape) // 16))
+        far, up = u[0, some] * step, (v[0, some] * step)[:, None]
+        at_x, at_y = self._pixels(geom, far, up)
+        off = np.hypot(at_x - x[0, some], at_y - y[0, some, None])
+        within = np.hypot(far, up) <= radius * _DEG
+        # NaN where the map ends is not straight either.
+        return (x, y) if off[within].max(initial=0.0) <= tolerance else None
+
+    def _pixels(self, geom: WcsGeom, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        lonlat = self._sky(*np.broadcast_arrays(u, v))
+        return geom.lonlat_to_pix(*geom.from_frame(*lonlat, self.frame))
 
     # --- images
     def image(self, spectrum: np.ndarray) -> np.ndarray:
@@ -251,7 +291,7 @@ class SkyPlane(TangentPoint):
         v = self._on_plane(np.array(middle[0]), y)[1]
         sides = [0.5 * (q[2:] - q[:-2]) for q in (u, v)]
         columns, rows = (
-            _spline_matrix(q[1:-1] / self.cell + origin, count) * np.abs(side / self.cell)[:, None]
+            _spline_matrix(q[1:-1] / self.cell + origin, count, np.abs(side / self.cell))
             for q, origin, count, side in zip(
                 (u, v), self._origin, self.shape[::-1], sides, strict=True
             )
@@ -313,14 +353,20 @@ Sides = list[tuple[float, float]]
 class _Straight:
     """From cells to pixels and back along each axis: ``rows`` (y, north), ``columns`` (x, east)."""
 
-    def __init__(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        self._rows, self._columns = rows, columns
+    def __init__(self, rows: csr_array, columns: csr_array) -> None:
+        self._there = rows, columns
+        self._back = rows.T.tocsr(), columns.T.tocsr()
 
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
-        return product(product(self._rows, cells), self._columns.T)
+        return _along_both(*self._there, cells)
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
-        return product(self._rows.T, product(pixels, self._columns))
+        return _along_both(*self._back, pixels)
+
+
+def _along_both(rows: csr_array, columns: csr_array, images: np.ndarray) -> np.ndarray:
+    """Images (R, y, x) times a matrix along y and one along x."""
+    return np.stack([(columns @ np.ascontiguousarray((rows @ image).T)).T for image in images])
 
 
 class _Scattered:
@@ -373,14 +419,15 @@ def _spline_weights(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return i - 2, weights / 120.0
 
 
-def _spline_matrix(x: np.ndarray, count: int) -> np.ndarray:
+def _spline_matrix(x: np.ndarray, count: int, scale: np.ndarray) -> csr_array:
     """Weights (n, count) of cells at positions in cells; none for positions beyond them."""
     first, weights = _spline_weights(x)
     half = _TAPS // 2
-    inside = np.flatnonzero((x >= half) & (x < count - half))
-    found = np.zeros((len(x), count))
-    found[inside[:, None], first[inside, None] + np.arange(_TAPS)] = weights[inside]
-    return found
+    inside = (x >= half) & (x < count - half)
+    weights *= np.where(inside, scale, 0.0)[:, None]
+    place = np.where(inside, first, 0)[:, None] + np.arange(_TAPS)
+    pointer = np.arange(len(x) + 1) * _TAPS
+    return csr_array((weights.ravel(), place.ravel(), pointer), shape=(len(x), count))
 
 
 def _spline_gain(omega: np.ndarray) -> np.ndarray:
