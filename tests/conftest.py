@@ -10,6 +10,7 @@ what is missing after that makes a test fail with a message that says how to men
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -65,18 +66,25 @@ def gammapy_python(cache: Path) -> str:
     if python is None:
         folder = cache / GAMMAPY[0].replace("==", "-")
         python = str(folder / "bin" / "python")
-        if not Path(python).exists() or _call([python, "-c", "import gammapy"]).returncode:
-            venv.create(folder, with_pip=True, clear=True)
-            install = _call([python, "-m", "pip", "install", "-q", *GAMMAPY])
-            if install.returncode:
-                pytest.fail(
-                    f"cannot install {' '.join(GAMMAPY)}; set IMGFIT_PEER_PYTHON to an "
-                    f"interpreter that has it\n{install.stderr[-2000:]}"
-                )
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests side by side make it once
+            _make_peer(folder, python)
     check = _call([python, "-c", "import gammapy; print(gammapy.__version__)"])
     if check.returncode:
         pytest.fail(f"{python} (IMGFIT_PEER_PYTHON) has no Gammapy:\n{check.stderr[-2000:]}")
     return python
+
+
+def _make_peer(folder: Path, python: str) -> None:
+    if Path(python).exists() and not _call([python, "-c", "import gammapy"]).returncode:
+        return
+    venv.create(folder, with_pip=True, clear=True)
+    install = _call([python, "-m", "pip", "install", "-q", *GAMMAPY])
+    if install.returncode:
+        pytest.fail(
+            f"cannot install {' '.join(GAMMAPY)}; set IMGFIT_PEER_PYTHON to an interpreter that "
+            f"has it\n{install.stderr[-2000:]}"
+        )
 
 
 @pytest.fixture(scope="session")

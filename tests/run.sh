@@ -2,7 +2,9 @@
 # All tests in an environment of their own: bash tests/run.sh [arguments for pytest]
 #
 # The environment lies in .venv-test and is made anew when pyproject.toml has changed. The data are
-# looked for in $GAMMAPY_DATA, else in ../shared/gammapy-data (see tests/conftest.py).
+# looked for in $GAMMAPY_DATA, else in ../shared/gammapy-data (see tests/conftest.py). Without
+# arguments all tests run: those without a browser file by file side by side, then those with one,
+# which need the machine to themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,4 +19,10 @@ if [ "$(cat $venv/stamp 2>/dev/null)" != "$stamp" ]; then
 fi
 export PATH="$PWD/$venv/bin:$PATH"
 
-exec python -m pytest "$@"
+if [ $# -gt 0 ]; then
+    exec python -m pytest "$@"
+fi
+failed=0
+python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --ignore-glob="*/test_browser_*" || failed=$?
+python -m pytest tests/test_browser_*.py || failed=$?
+exit $failed

@@ -568,10 +568,10 @@ def test_a_large_map_is_left_often_enough_to_be_cancelled(config):
     wcs_.width = {"width": "6 deg", "height": "6 deg"}
     analysis = Analysis(config, set_logging=False)
     analysis.get_observations()
-    times = [time.perf_counter()]
-    analysis.get_datasets(lambda fraction, message: times.append(time.perf_counter()))
+    times = [time.process_time()]
+    analysis.get_datasets(lambda fraction, message: times.append(time.process_time()))
     assert len(times) > 20
-    assert max(np.diff(times)) < 3.0  # about 0.2 s on an idle machine
+    assert max(np.diff(times)) < 3.0  # about 0.1 s of the processor
 
 
 def test_processes_are_cancelled_while_they_work(config):

@@ -207,9 +207,9 @@ def test_the_demo_is_made_once_and_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    start = time.perf_counter()
+    start = time.process_time()
     paths = demo()
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     config = AnalysisConfig.read(paths.config)
     config.check_supported()
     assert config.observations.datastore_path == paths.store
