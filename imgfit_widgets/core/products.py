@@ -15,7 +15,7 @@ _PIECE = 200_000
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """``left @ right``, quick if ``right`` is small.
+    """``left @ right``, quick if one of them is small.
 
     Shapes (n, k) and (k, m), of each one or several.
     """
@@ -25,6 +25,12 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         count = max(len(a) for a in (left, right) if a.ndim > 2)
         left, right = (np.broadcast_to(a, (count, *a.shape[-2:])) for a in (left, right))
         return np.stack([product(a, b) for a, b in zip(left, right, strict=True)])
+    if left.size < right.size:
+        found = np.empty((len(left), right.shape[1]))
+        step = max(1, _PIECE // left.size)
+        for start in range(0, right.shape[1], step):
+            found[:, start : start + step] = left @ right[:, start : start + step]
+        return found
     rows = max(1, _PIECE // right.size)
     count = -(-len(left) // rows)
     padded = np.zeros((count * rows, left.shape[1]))
