@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy import WIDTHS, toy_dataset, toy_models, with_counts
 
@@ -84,9 +84,14 @@ def changed(dataset: Any, **more: Any) -> Any:
 FIELDS = [("CAR", (0.0, 0.0)), ("TAN", (120.0, -40.0)), ("CAR", (30.0, 60.0))]
 
 
+# Smaller than a pixel, and turned against the pixels.
+TINY = GaussianSpatialModel(frame="galactic", lon_0=0.0, lat_0=0.0, sigma=0.012, e=0.5, phi=0.0)
+
+
 # --- frame
 @few
 @given(shapes(), st.sampled_from(FIELDS))
+@example(TINY, FIELDS[0])
 def test_the_frame_of_a_source_changes_nothing(spatial: Any, field: Any) -> None:
     """A position angle turns with North; the rest is the same sky."""
     proj, centre = field

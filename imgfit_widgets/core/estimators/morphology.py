@@ -196,7 +196,8 @@ class EnergyDependentMorphologyEstimator:
 
     An extended source amid others has several minima, so each hypothesis is started from the user's
     shape, from a compact one and from where every band's fit ended, and its lowest minimum counts;
-    neither is left in one that the other's search has shown not to be the lowest.
+    neither is left in one that the other's search has shown not to be the lowest. A start that is
+    much wider than the source may end in wider emission around it; nothing wider is looked for.
 
     Parameters
     ----------
