@@ -16,7 +16,7 @@ PACKAGE = ROOT / "imgfit_widgets"
 # Later layers import from earlier ones. Modules of one layer may import each other, without a
 # cycle, only inside a folder (``irf``, ``models``, ``widgets``) or where CHAINS says so.
 LAYERS = [
-    ["core.errors", "core.progress", "core.yaml_text"],
+    ["core.errors", "core.products", "core.progress", "core.yaml_text"],
     ["core.fields", "core.paths"],
     ["core.options"],
     ["core.config", "core.maps", "core.stats", "core.parallel"],
@@ -24,7 +24,7 @@ LAYERS = [
     ["core.irf"],
     ["core.events", "core.index"],
     ["core.data", "core.models"],
-    ["core.products", "core.selection"],
+    ["core.selection"],
     ["core.pixels", "core.plane"],
     ["core.response"],
     ["core.source"],

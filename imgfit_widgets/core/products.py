@@ -1,7 +1,8 @@
 """Matrix products in pieces that BLAS does not hand to threads.
 
 For matrices of the size that a fit meets, waking threads costs more than they save, and far more on
-a busy machine.
+a busy machine. And the last bit of what threads share depends on how many there are, which workers
+of a reduction must not show.
 """
 
 from __future__ import annotations
