@@ -46,8 +46,6 @@ FOREIGN_MESSAGES = (
     r"<(rect|svg)> attribute (width|height): A negative value is not valid",
     # The widget manager is told of widgets that were closed before it asked for them.
     r"Comm not found for comm id",
-    # It loads widgets while the kernel still makes some, whose parts follow a moment later.
-    r"Error: widget model not found",
 )
 
 

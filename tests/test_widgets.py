@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 
@@ -246,6 +247,25 @@ def test_list_selects_shapes_and_removes(session):
     assert session.models.names == ["Source-1", "Source-2", "stacked-bkg"]
     editor.redo_button.click()
     assert session.models.names == ["Source-1", "stacked-bkg"] and editor.redo_button.disabled
+
+
+def test_rows_that_are_gone_live_on_for_a_page_that_loads(small, monkeypatch):
+    """Then they are closed with all that is in them, or a kernel would keep more and more."""
+    monkeypatch.setattr("imgfit_widgets.widgets.style.RETIRED", 0.2)
+
+    async def main() -> None:
+        session = Session(small.config)
+        session.set_datasets(small.datasets, small.config)
+        editor = ModelEditor(session)
+        old = editor.list.children[0], editor.rows[0], editor.rows[0].value
+        session.add_source(*session.dataset.geom.center_lonlat)
+        assert not {*old} & {*editor.list.children, *editor.rows}
+        assert all(widget.comm is not None for widget in old)
+        await asyncio.sleep(0.5)
+        assert all(widget.comm is None for widget in old)
+        assert all(line.comm is not None for line in editor.rows)
+
+    asyncio.run(main())
 
 
 def test_models_yaml_goes_out_and_comes_in(session, demo_store):

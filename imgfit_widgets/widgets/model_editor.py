@@ -21,6 +21,7 @@ from .style import (
     card_head,
     download_link,
     escape,
+    retire,
     row,
     show,
     source_colour,
@@ -136,14 +137,14 @@ class ModelEditor(Panel):
             session.owner(lambda: session.attempt(session.add_regions, content))
 
     def _list_changed(self, change: object = None) -> None:
-        for item in self.list.children:
-            item.close()
+        old = self.list.children
         self._listed = self.session.models.names
         if len(self.session.models):
             self.list.children = [self._item(model) for model in self.session.models]
         else:
             hint = "No model yet: reduce the data, then add a source on the map."
             self.list.children = [text(hint, "imgfit-muted imgfit-empty")]
+        retire(self.session.owner, old)
         self._select()
 
     def _item(self, model: Component) -> widgets.HBox:
@@ -171,15 +172,16 @@ class ModelEditor(Panel):
             (item.add_class if component is model else item.remove_class)("imgfit-selected")
         self.name_field.follow(model)
         self.datasets.follow(model)
-        for line in self.rows:
+        old, self.rows = self.rows, []
+        for line in old:
             line.detach()
-        self.rows = []
         if model is not None:
             self.rows = [
                 ParameterRow(self.session, parameter, _help(model, parameter))
                 for parameter in model.parameters
             ]
         self.table.children = self._sections(model) if self.rows else []
+        retire(self.session.owner, old)
 
     def _sections(self, model: Component | None) -> list[widgets.Widget]:
         """The head of the table and its rows, those of a source by spectrum and shape."""

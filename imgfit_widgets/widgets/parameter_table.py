@@ -133,7 +133,6 @@ class ParameterRow(widgets.VBox):
         self.parameter.unobserve(self._changed, ["error", "frozen"])
         self.parameter.unobserve(self._ties_changed, ["link", "prior"])
         self._session.unobserve(self._ties_changed, "revision")
-        self.close()
 
     def _changed(self, change: object = None) -> None:
         self._session.owner.soon(self._show, REFRESH)

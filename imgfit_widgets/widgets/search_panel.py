@@ -10,7 +10,7 @@ from ..searching import NULLS, THRESHOLD
 from ..session import Session
 from .numbers import signs
 from .progress import ProgressBar
-from .style import Panel, button, card_head, escape, row, show, text
+from .style import Panel, button, card_head, escape, retire, row, show, text
 
 MOST = 12  # peaks that are listed
 POST = (
@@ -57,8 +57,6 @@ class SearchPanel(Panel):
 
     def _list(self, change: Any = None) -> None:
         search, session = self.session.search, self.session
-        for line in self.peaks.children:
-            line.close()
         lines = []
         for item in [] if search is None else search.found.table[:MOST]:
             name, lat = str(item["name"]), signs(f"{item['lat']:+.3f}")
@@ -70,7 +68,8 @@ class SearchPanel(Panel):
             add = button("Add", f"Add {name} as a point source", "imgfit-add-peak")
             add.on_click(lambda _, name=name: session.attempt(session.add_found, name))
             lines.append(row(text(words), add, classes="imgfit-peak"))
-        self.peaks.children = lines
+        old, self.peaks.children = self.peaks.children, lines
+        retire(session.owner, old)
         self._update()
 
     def _update(self, change: Any = None) -> None:

@@ -17,11 +17,14 @@ import ipywidgets as widgets
 
 from ..core.models import Models
 from ..session import Session
+from ..task import Owner
 
 SOURCE_COLOURS = (
     *("#22d3ee", "#facc15", "#4ade80", "#f472b6", "#fb923c", "#a78bfa", "#f87171", "#2dd4bf"),
 )
 """Colours of sources, the same in the list and on the maps; bright enough for dark maps."""
+RETIRED = 10.0
+"""Seconds for which widgets live on that are shown no more, by when a page has loaded."""
 
 
 @cache
@@ -93,6 +96,21 @@ def row(*children: widgets.Widget, classes: str = "") -> widgets.HBox:
     for name in ("imgfit-row", *classes.split()):
         box.add_class(name)
     return box
+
+
+def retire(owner: Owner, old: Sequence[widgets.Widget]) -> None:
+    """Close widgets that were taken out of the page, with all that is in them.
+
+    Not at once: a page that is loading has them on its list still, and would miss them.
+    """
+
+    def close(some: Sequence[widgets.Widget]) -> None:
+        for widget in some:
+            close(getattr(widget, "children", ()))
+            widget.close()
+
+    if old:
+        owner.soon(lambda: close(old), RETIRED)
 
 
 def card_head(title: str, *controls: widgets.Widget) -> widgets.HBox:
