@@ -13,7 +13,7 @@ from toy import WIDTHS, toy_dataset, toy_models, with_counts
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.extended import ExtendedSource
 from imgfit_widgets.core.fit import Fit
-from imgfit_widgets.core.maps import WcsGeom, WcsNDMap
+from imgfit_widgets.core.maps import WcsGeom, WcsNDMap, convert_frame
 from imgfit_widgets.core.models import (
     DiskSpatialModel,
     GaussianSpatialModel,
@@ -82,6 +82,21 @@ def test_counts_at_an_edge_are_those_of_brute_force(
     assert ours.sum() == pytest.approx(truth.sum(), rel=total)
     assert ours.max() == pytest.approx(truth.max(), rel=3e-3)
     np.testing.assert_allclose(ours, truth, atol=3e-3 * truth.max())
+
+
+@pytest.mark.parametrize("shape", ["small gauss", "gauss", "disk", "shell", "small disk"])
+def test_an_edge_is_where_it_is_in_the_cells_of_another_frame_too(shape: str) -> None:
+    """Where rows and columns of cells are those of the map the exposure takes another way."""
+    dataset = seen_until("oblique", 0.3)
+    kind, values = SHAPES.get(shape, (DiskSpatialModel, {"r_0": 0.06, "edge_width": 0.1}))
+    images = []
+    for frame in ("galactic", "icrs"):
+        lon, lat = (float(v) for v in convert_frame(0.071, 0.033, "galactic", frame))
+        models = toy_models(amplitude=2e-11, background=False)
+        models[0].spatial_model = kind(frame=frame, lon_0=lon, lat_0=lat, **values)
+        evaluator = Evaluator([dataset], models)
+        images.append(evaluator.npred_of("src", evaluator.x0)[0][0])
+    np.testing.assert_allclose(images[1], images[0], atol=3e-3 * images[0].max())
 
 
 @pytest.mark.parametrize("name", ["lon_0", "lat_0", "sigma"])

@@ -29,7 +29,7 @@ from .errors import DataError
 from .maps import unit_vectors
 from .models import SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
-from .plane import SkyPlane, TangentPoint
+from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
 from .source import EDGE, Source, tail_reach
@@ -80,7 +80,6 @@ class ExtendedSource(Source):
         self._tangent: TangentPoint | None = None
         self._plane: SkyPlane | None = None
         self._reach_range = (0.0, 0.0)
-        self._own = 0.0
         self._parts = 1  # of a cell's side, over which the exposure is averaged
         self._smallest: float | None = None
         self._laid_out: tuple[float, ...] = ()
@@ -137,8 +136,7 @@ class ExtendedSource(Source):
         far = self._farthest(lon, lat, reach)
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
         cell, blurred = self._cell_size(mixture, values)
-        self._own = grown + self._margin
-        own_box = self._box_around(lon, lat, self._own)
+        own_box = self._box_around(lon, lat, grown + self._margin)
         self._parts = 1
         if self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
@@ -158,7 +156,7 @@ class ExtendedSource(Source):
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()
-        self._set_exposure(share)
+        self._set_exposure(share, grown + self._margin)
         # The PSF's transform depends on the wave number only.
         top = float(self._wave.length.max()) * (1.0 + 1e-9)
         nodes = np.linspace(0.0, top, _RADIAL)
@@ -260,12 +258,15 @@ class ExtendedSource(Source):
             return reach
         return min(math.degrees(math.acos(float(np.clip(cos.min(), -1.0, 1.0)))), reach)
 
-    def _set_exposure(self, share: np.ndarray) -> None:
-        """The exposure on the cells as few images times a mixing by true energy."""
+    def _set_exposure(self, share: np.ndarray, reach: float) -> None:
+        """The exposure on the cells as few images times a mixing by true energy.
+
+        ``reach`` is how far (deg) from the plane's centre the source comes.
+        """
         plane = self.plane
         mixing, images = self._response.exposure_images
         geom = self._exposure_geom
-        if self._parts > 1 and (axes := plane.axes(geom, self._parts, self._own, _ACROSS_PIXEL)):
+        if self._parts > 1 and (axes := plane.axes(geom, self._parts, reach, _ACROSS_PIXEL)):
             cells = self._low_waves_along(images, *axes)
         else:
             x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(), self.model.frame))
@@ -288,8 +289,8 @@ class ExtendedSource(Source):
         Then it is one matrix along each axis. ``x``, ``y`` (parts, cells) are pixels of the images.
         """
         plane, parts = self.plane, self._parts
-        offsets = ((np.arange(parts) + 0.5) / parts - 0.5) * plane.cell
-        inside = self._inside[1] > 0, np.append(self._inside[:, 1], 0.0)[: plane.shape[0] // 2 + 1]
+        offsets = points(parts) * plane.cell
+        inside = self._inside[0], self._inside[: plane.shape[0] // 2 + 1, 0]
         matrices = []
         for at, waves, kept, size in zip(
             (x, y), plane.waves, inside, images.shape[:0:-1], strict=True
@@ -312,7 +313,7 @@ class ExtendedSource(Source):
         Values at the cells' centres would move a step by up to half a cell.
         """
         plane = self.plane
-        offsets = (np.arange(self._parts) + 0.5) / self._parts - 0.5
+        offsets = points(self._parts)
         (x_v, x_u), (y_v, y_u) = (np.gradient(q) for q in (x, y))
         spectrum = np.zeros((len(images), *plane.east.shape), dtype=complex)
         for dv in offsets:
@@ -330,8 +331,8 @@ class ExtendedSource(Source):
         plane = self.plane
         n = int(np.clip(math.ceil(2.0 * plane.cell / spatial.resolution), 2, 8))
         image = np.zeros(plane.shape)
-        for dv in (np.arange(n) + 0.5) / n - 0.5:
-            for du in (np.arange(n) + 0.5) / n - 0.5:
+        for dv in points(n):
+            for du in points(n):
                 image += spatial.evaluate(*plane.lonlat(du, dv))
         image *= (math.radians(plane.cell) / n) ** 2
         cell = np.sinc(plane.east * (plane.cell / (2.0 * math.pi)))

@@ -13,6 +13,7 @@ theta^2 / 6, 3e-4 at 2.5 degrees, which enters the PSF only: areas are corrected
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -20,7 +21,7 @@ from scipy.sparse import csr_array
 
 from .maps import WcsGeom, positions, rotation, unit_vectors
 
-__all__ = ["SkyPlane"]
+__all__ = ["SkyPlane", "TangentPoint", "points"]
 
 _DEG = math.pi / 180.0
 _TAPS = 6
@@ -206,24 +207,23 @@ class SkyPlane(TangentPoint):
         x, y : ndarray, shape (parts, cells)
             Of points along east, along north.
         """
+
+        def pixels(u: Any, v: Any) -> tuple[np.ndarray, np.ndarray]:
+            lonlat = self._sky(*np.broadcast_arrays(u, v))
+            return geom.lonlat_to_pix(*geom.from_frame(*lonlat, self.frame))
+
+        some = np.linspace(-radius, radius, 17) * _DEG
+        x, y = pixels(some, some[:, None])
+        off = np.hypot(x - pixels(some, 0.0)[0], y - pixels(0.0, some[:, None])[1])
+        within = np.hypot(some, some[:, None]) <= radius * _DEG
+        # NaN where the map ends is not straight either.
+        if not off[within].max() <= tolerance:
+            return None
         u, v = (
-            ((np.arange(parts) + 0.5) / parts - 0.5)[:, None] + np.arange(count) - origin
+            (points(parts)[:, None] + np.arange(count) - origin) * (self.cell * _DEG)
             for count, origin in zip(self.shape[::-1], self._origin, strict=True)
         )
-        step = self.cell * _DEG
-        x = self._pixels(geom, u * step, np.zeros(1))[0]
-        y = self._pixels(geom, np.zeros(1), v * step)[1]
-        some = slice(None, None, max(1, min(self.shape) // 16))
-        far, up = u[0, some] * step, (v[0, some] * step)[:, None]
-        at_x, at_y = self._pixels(geom, far, up)
-        off = np.hypot(at_x - x[0, some], at_y - y[0, some, None])
-        within = np.hypot(far, up) <= radius * _DEG
-        # NaN where the map ends is not straight either.
-        return (x, y) if off[within].max(initial=0.0) <= tolerance else None
-
-    def _pixels(self, geom: WcsGeom, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        lonlat = self._sky(*np.broadcast_arrays(u, v))
-        return geom.lonlat_to_pix(*geom.from_frame(*lonlat, self.frame))
+        return pixels(u, 0.0)[0], pixels(0.0, v)[1]
 
     # --- images
     def image(self, spectrum: np.ndarray) -> np.ndarray:
@@ -383,6 +383,11 @@ class _Scattered:
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
         flat = self._transpose @ pixels.reshape(len(pixels), -1).T
         return np.ascontiguousarray(flat.T).reshape(len(pixels), *self._cells)
+
+
+def points(count: int) -> np.ndarray:
+    """Places spread evenly over a cell, in cells from its centre."""
+    return (np.arange(count) + 0.5) / count - 0.5
 
 
 def _arc(s: float, w: float) -> tuple[float, float]:
