@@ -9,29 +9,36 @@ to wherever on the sky they are asked for. Runs that share their responses share
     PSF and energy dispersion at these offsets.
 `ResponseCache`
     Those that were made last.
+`StackedResponses`
+    Their mean over runs, on a grid of the sky.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from ..irf.axis import FloatArray, IrfAxis
-from ..maps import MapAxis
+from ..irf.edisp import EDispKernelMap
+from ..irf.psf import PSF_WIDTHS, PSFMap
+from ..maps import MapAxis, WcsGeom
 from ..products import product
-
-Interpolation = Callable[[FloatArray], FloatArray]
+from ..progress import Progress, silent
 
 # Step in ln E of the energies over which "exact" averages area and energy dispersion in a bin.
 SUB_STEP = 0.0155
 # Chebyshev points: polynomials through them stay close to what they interpolate.
 _POINTS = np.cos(np.pi * (np.arange(4)[::-1] + 0.5) / 4)
+_OTHERS = np.array([np.delete(_POINTS, point) for point in range(len(_POINTS))])
 _SAME = 1e-5
+# Values that are added to a map at once, in the processor's cache.
+_CACHED = 1 << 16
 
 
 class Pieces:
@@ -59,21 +66,20 @@ class Pieces:
         low, high = self.borders[:-1, None], self.borders[1:, None]
         self.offsets: FloatArray = (0.5 * (low + high) + 0.5 * (high - low) * _POINTS).ravel()
 
-    def to(self, offsets: FloatArray) -> Interpolation:
-        """What takes values (..., K) at `offsets` to others (P,), 0 beyond them all."""
+    def to(self, offsets: FloatArray) -> csr_array:
+        """The matrix (P, K) from `offsets` to others (P,); rows of nothing beyond them all."""
+        count = len(_POINTS)
         piece = np.searchsorted(self.borders, offsets) - 1
         piece[offsets == self.borders[0]] = 0
-        inside = np.flatnonzero((piece >= 0) & (piece < len(self.borders) - 1))
+        inside = (piece >= 0) & (piece < len(self.borders) - 1)
         piece = piece[inside]
         low, high = self.borders[piece], self.borders[piece + 1]
         at = (2.0 * offsets[inside] - low - high) / (high - low)
-        matrix = np.zeros((len(offsets), len(self.borders) - 1, len(_POINTS)))
-        for point, place in enumerate(_POINTS):
-            others = np.delete(_POINTS, point)
-            matrix[inside, piece, point] = np.prod(
-                [(at - other) / (place - other) for other in others], axis=0
-            )
-        return partial(_interpolated, matrix.reshape(len(offsets), -1).T)
+        weights = np.prod((at[:, None, None] - _OTHERS) / (_POINTS[:, None] - _OTHERS), axis=2)
+        columns = (piece[:, None] * count + np.arange(count)).astype(np.int32)
+        rows = np.concatenate([[0], count * np.cumsum(inside)]).astype(np.int32)
+        shape = len(offsets), len(self.offsets)
+        return csr_array((weights.ravel(), columns.ravel(), rows), shape)
 
 
 def _borders(axis: IrfAxis) -> FloatArray:
@@ -81,10 +87,6 @@ def _borders(axis: IrfAxis) -> FloatArray:
     first, last = axis.nodes[[0, -1]]
     low, high = axis.edges[0], max(axis.edges[1], axis.edges[0] + 2.0 * _SAME)
     return np.concatenate([np.linspace(low, first, 5), axis.nodes, np.linspace(last, high, 5)])
-
-
-def _interpolated(matrix: FloatArray, values: FloatArray) -> FloatArray:
-    return product(values, matrix)
 
 
 class Listed:
@@ -99,9 +101,11 @@ class Listed:
     def __init__(self, offsets: FloatArray) -> None:
         self.offsets = np.unique(offsets)
 
-    def to(self, offsets: FloatArray) -> Interpolation:
-        """What takes values (..., K) at `offsets` to others (P,) that are among them."""
-        return partial(np.take, indices=np.searchsorted(self.offsets, offsets), axis=-1)
+    def to(self, offsets: FloatArray) -> csr_array:
+        """The matrix (P, K) from `offsets` to others (P,) that are among them."""
+        columns = np.searchsorted(self.offsets, offsets)
+        entries = np.ones(len(columns)), columns, np.arange(len(columns) + 1)
+        return csr_array(entries, shape=(len(columns), len(self.offsets)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +116,16 @@ class OffsetResponses:
     ----------
     at : `Pieces` or `Listed`
         The offsets.
-    psf : ndarray, shape (T, K, W), or None
-        Mixtures, see `irf.mixture`.
-    photons : ndarray, shape (T, R, K), or None
+    area : ndarray, shape (K, T)
+        Effective area at the centres of the true-energy bins, m2.
+    psf : ndarray, shape (K, T, W), or None
+        Mixtures, see `irf.mixture`, times that area, by which runs count in their mean.
+    photons : ndarray, shape (K, T, R), or None
         Effective area in m2 times the probability to be found in each reconstructed bin.
     """
 
     at: Pieces | Listed
+    area: FloatArray
     psf: FloatArray | None
     photons: FloatArray | None
 
@@ -149,9 +156,10 @@ class OffsetResponses:
         """
         samples, flux = _samples(axis_true) if exact else (axis_true.centers[:, None], np.ones(1))
         shape = (*samples.shape, len(at.offsets))
-        area = np.ones(shape)
+        area, central = np.ones(shape), np.ones((len(at.offsets), axis_true.nbin))
         if "aeff" in tables:
             area = tables["aeff"].evaluate(samples.ravel(), at.offsets).reshape(shape)
+            central = tables["aeff"].evaluate(axis_true.centers, at.offsets).T
         photons = (area * flux[..., None])[:, :, None]
         if "edisp" in tables:
             found = tables["edisp"].probabilities(samples.ravel(), axis, at.offsets)
@@ -163,8 +171,10 @@ class OffsetResponses:
             with np.errstate(invalid="ignore", divide="ignore"):
                 mean = np.exp((weight * np.log(samples)).sum(axis=1) / weight.sum(axis=1))
             energies = np.where(np.isfinite(mean), mean, axis_true.centers)
-            psf = tables["psf"].mixture(energies, at.offsets)
-        return cls(at, psf, photons.sum(axis=1) if "edisp" in tables else None)
+            psf = np.moveaxis(tables["psf"].mixture(energies, at.offsets), 1, 0)
+            psf = psf * central[..., None]
+        found = np.moveaxis(photons.sum(axis=1), 2, 0) if "edisp" in tables else None
+        return cls(at, central, psf, found)
 
 
 def _samples(axis_true: MapAxis) -> tuple[FloatArray, FloatArray]:
@@ -218,3 +228,111 @@ class ResponseCache:
                 self._made.pop(next(iter(self._made)))
             self._made[key] = OffsetResponses.of(tables, at, axis, axis_true, exact)
         return self._made[key]
+
+
+class StackedResponses:
+    """Mean PSF and energy dispersion of runs, weighted by their exposure, on a coarse sky grid.
+
+    What runs with the same responses add is first summed as weights of their offsets, and taken to
+    the grid once.
+
+    Parameters
+    ----------
+    geom : `WcsGeom`
+        The grid.
+    axis, axis_true : `MapAxis`
+    psf, edisp : bool
+        Whether there are any.
+    """
+
+    def __init__(
+        self, geom: WcsGeom, axis: MapAxis, axis_true: MapAxis, psf: bool, edisp: bool
+    ) -> None:
+        self.geom, self.axis, self.axis_true = geom, axis, axis_true
+        shape = (*geom.shape, axis_true.nbin)
+        self._psf = np.zeros((*shape, len(PSF_WIDTHS))) if psf else None
+        self._edisp = np.zeros((*shape, axis.nbin)) if edisp else None
+        self._exposure_psf, self._exposure_edisp = np.zeros(shape), np.zeros(shape)
+        self._shared: OffsetResponses | None = None
+        self._waiting: csr_array | None = None  # (nodes, K), what has not been taken to the grid
+
+    def add(
+        self,
+        responses: OffsetResponses,
+        nodes: tuple[slice, slice],
+        offsets: FloatArray,
+        livetime: float,
+        seen: NDArray[np.bool_],
+        bands: NDArray[np.bool_],
+        progress: Progress = silent,
+    ) -> None:
+        """Add a run.
+
+        Parameters
+        ----------
+        responses : `OffsetResponses`
+        nodes : (slice, slice)
+            The part of the grid that it covers, (v, u).
+        offsets : ndarray, shape (v, u)
+            Of the nodes, degrees.
+        livetime : float
+            s.
+        seen : ndarray of bool, shape (v, u)
+            Where it enters the PSF.
+        bands : ndarray of bool, shape (R, v, u)
+            Where it enters the energy dispersion.
+        """
+        matrix = responses.at.to(offsets.ravel())
+        shape = (*offsets.shape, self.axis_true.nbin)
+        exposure = np.maximum(matrix @ responses.area, 0.0).reshape(shape) * livetime
+        self._exposure_psf[nodes] += exposure * seen[..., None]
+        self._exposure_edisp[nodes] += exposure * np.any(bands, axis=0, keepdims=True)[0, ..., None]
+        if self._edisp is not None and responses.photons is not None:
+            found = matrix @ responses.photons.reshape(matrix.shape[1], -1)
+            found = np.maximum(found, 0.0, out=found).reshape(*shape, self.axis.nbin)
+            found *= np.moveaxis(bands, 0, 2)[:, :, None] * livetime
+            self._edisp[nodes] += found
+        if self._psf is not None:
+            if self._shared is not responses:
+                self._settle(progress)
+            matrix.data *= np.repeat(seen.ravel() * livetime, np.diff(matrix.indptr))
+            ends = np.zeros(self.geom.shape, dtype=matrix.indptr.dtype)
+            ends[nodes] = np.diff(matrix.indptr).reshape(offsets.shape)
+            ends = np.concatenate([[0], np.cumsum(ends)])
+            added = csr_array((matrix.data, matrix.indices, ends), (ends.size - 1, matrix.shape[1]))
+            self._waiting = added if self._waiting is None else self._waiting + added
+            self._shared = responses
+
+    def _settle(self, progress: Progress) -> None:
+        """Take the PSF of runs that shared their responses to the grid."""
+        waiting, shared, self._waiting, self._shared = self._waiting, self._shared, None, None
+        if waiting is None or shared is None or shared.psf is None or self._psf is None:
+            return
+        values = shared.psf.reshape(waiting.shape[1], -1)
+        stacked = self._psf.reshape(len(self._psf) * self._psf.shape[1], -1)
+        dense = 4 * waiting.nnz > math.prod(waiting.shape)
+        step = max(1, _CACHED // values.shape[1])
+        for start in range(0, len(stacked), step):
+            progress(0.5, "PSF")
+            some = waiting[start : start + step]
+            if some.nnz:
+                found = product(some.toarray(), values) if dense else some @ values
+                stacked[start : start + step] += found
+
+    def maps(self, progress: Progress = silent) -> tuple[PSFMap | None, EDispKernelMap | None]:
+        """The mean of what has been added; what it was is gone then."""
+        self._settle(progress)
+        psf = edisp = None
+        if self._psf is not None:
+            mean, exposure = _mean(self._psf, self._exposure_psf)
+            psf = PSFMap(self.geom, self.axis_true, mean, exposure)
+        if self._edisp is not None:
+            mean, exposure = _mean(self._edisp, self._exposure_edisp)
+            edisp = EDispKernelMap(self.geom, self.axis, self.axis_true, mean, exposure)
+        return psf, edisp
+
+
+def _mean(sums: FloatArray, exposure: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sums (y, x, T, N) over exposure (y, x, T), in place, as (T, N, y, x), and (T, y, x)."""
+    sums *= np.divide(1.0, exposure, out=np.zeros_like(exposure), where=exposure > 0)[..., None]
+    return np.moveaxis(sums, (2, 3), (0, 1)), np.moveaxis(exposure, 2, 0).copy()

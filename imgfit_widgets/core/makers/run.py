@@ -46,8 +46,7 @@ class Run:
     norm: float
     norm_error: float
     nodes: Window  # of the coarse geometry, (v, u)
-    exposure_psf: FloatArray  # (T, v, u), where the run enters the PSF map
-    exposure_edisp: FloatArray  # (T, v, u)
+    seen: BoolArray  # (v, u), where the run enters the PSF map
     bands: BoolArray  # (R, v, u), what of the energy dispersion is inside the mask
     node_offset: FloatArray  # (v, u)
     responses: OffsetResponses
@@ -152,11 +151,7 @@ def reduce_run(
     exposed_offset = np.where(exposed, offset, np.inf).reshape(shape)
 
     livetime = observation.livetime
-    nodes, at_nodes, seen_psf, bands = _nodes(reduction, window, pointing, mask, trusted, masked)
-    exposure = np.full((axis_true.nbin, *at_nodes.shape), livetime)
-    if observation.has("aeff"):
-        area = observation.aeff.evaluate(axis_true.centers, at_nodes.ravel())
-        exposure *= area.reshape(exposure.shape)
+    nodes, at_nodes, seen, bands = _nodes(reduction, window, pointing, mask, trusted, masked)
     progress(0.7, f"{label}: PSF and energy dispersion")
     tables = {
         kind: getattr(observation, kind)
@@ -177,8 +172,7 @@ def reduce_run(
         norm=float(matched.norm),
         norm_error=float(matched.norm_error),
         nodes=nodes,
-        exposure_psf=exposure * seen_psf,
-        exposure_edisp=exposure * bands.any(axis=0),
+        seen=seen,
         bands=bands,
         node_offset=at_nodes,
         responses=responses,

@@ -12,13 +12,12 @@ import numpy as np
 from ..data import GTI, Observation, RunInfo
 from ..dataset import Datasets, MapDataset
 from ..errors import DataError, ImgfitError
-from ..irf.edisp import EDispKernelMap
-from ..irf.psf import PSF_WIDTHS, PSFMap
 from ..maps import WcsNDMap
 from ..models import FoVBackgroundModel, Models
 from ..parallel import imap
 from ..progress import Progress, part, silent
 from .reduction import Reduction
+from .responses import StackedResponses
 from .run import Run, Window, reduce_run
 
 log = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ def reduce_observations(
     if failed and len(outside) + len(failed) >= total:
         reasons = "; ".join(f"{run}: {reason}" for run, reason in list(failed.items())[:3])
         raise DataError(f"observations: none of the {total} can be used ({reasons})")
-    datasets = Datasets(single if stacked is None else [stacked.dataset(name)])
+    datasets = Datasets(single if stacked is None else [stacked.dataset(name, progress)])
     progress(1.0, "Reduction done")
     return datasets
 
@@ -151,7 +150,7 @@ def _single_dataset(run: Run, reduction: Reduction, progress: Progress) -> MapDa
     """A run as a dataset of its own, on its window; its norm is left to a background model."""
     stack = Stack(reduction, run.window, run.nodes)
     stack.add(run, masked=False, progress=progress)
-    dataset = stack.dataset(f"obs-{run.info.obs_id}")
+    dataset = stack.dataset(f"obs-{run.info.obs_id}", progress)
     if run.info.fov_norm is not None:
         model = FoVBackgroundModel(dataset_name=dataset.name)
         model.parameters["norm"].value = run.norm
@@ -176,29 +175,30 @@ class Stack:
         self.reduction = reduction
         self.window = window or _all(reduction.geom.shape)
         self.nodes = nodes or _all(reduction.geom_irf.shape)
-        shape, shape_irf = _shape(self.window), _shape(self.nodes)
+        shape = _shape(self.window)
         n_bands, n_true = reduction.energy_axis.nbin, reduction.energy_axis_true.nbin
         self.counts = np.zeros((n_bands, *shape))
         self.mask = np.zeros((n_bands, *shape), dtype=bool)
-        self.exposure_psf = np.zeros((n_true, *shape_irf))
-        self.exposure_edisp = np.zeros((n_true, *shape_irf))
-        self.sums: dict[str, np.ndarray] = {}
-        """``background``, ``exposure``, ``psf`` and ``edisp``, as far as runs have them."""
-        self._shapes = {
-            "background": (n_bands, *shape),
-            "exposure": (n_true, *shape),
-            "psf": (n_true, *shape_irf, len(PSF_WIDTHS)),
-            "edisp": (n_true, n_bands, *shape_irf),
-        }
+        self.maps: list[str] = []
+        """What the runs have of ``exposure``, ``background``, ``psf`` and ``edisp``."""
+        self.background = np.zeros((n_bands, *shape))
+        self.exposure = np.zeros((n_true, *shape))
         self.runs: list[RunInfo] = []
         self.gtis: list[GTI] = []
 
     def add(self, run: Run, masked: bool = True, progress: Progress = silent) -> None:
         """Add a run: its scaled background within its mask, or (not ``masked``) all as it is."""
         if not self.runs:
-            self.sums = {name: np.zeros(self._shapes[name]) for name in run.maps}
-        elif sorted(run.maps) != sorted(self.sums):
-            lacking = sorted(set(self.sums) ^ set(run.maps))
+            self.maps = run.maps
+            self.responses = StackedResponses(
+                self.reduction.geom_irf.crop(*self.nodes),
+                self.reduction.energy_axis,
+                self.reduction.energy_axis_true,
+                "psf" in self.maps,
+                "edisp" in self.maps,
+            )
+        elif run.maps != self.maps:
+            lacking = sorted(set(self.maps) ^ set(run.maps))
             raise DataError(
                 f"observation {run.info.obs_id}: cannot be stacked with {self.runs[0].obs_id}, "
                 f"since only one of them has {', '.join(lacking)}; leave "
@@ -208,11 +208,11 @@ class Stack:
         self.counts[at] += np.where(run.mask, run.counts, 0.0) if masked else run.counts
         if run.background is not None:
             scaled = np.where(run.mask, run.background * run.norm, 0.0)
-            self.sums["background"][at] += scaled if masked else run.background
+            self.background[at] += scaled if masked else run.background
         self.mask[at] |= run.mask
         if run.aeff is not None:
             energies = self.reduction.energy_axis_true.centers
-            exposure = self.sums["exposure"][at]
+            exposure = self.exposure[at]
             step = max(1, _VALUES // (len(exposure) * exposure.shape[2]))
             for start in range(0, exposure.shape[1], step):
                 progress(0.0, f"Run {run.info.obs_id}: exposure")
@@ -220,24 +220,20 @@ class Stack:
                 run.aeff.add_exposure(
                     exposure[:, rows], energies, run.offset[rows], run.info.livetime
                 )
-        nodes = (..., *_within(run.nodes, self.nodes))
-        self.exposure_psf[nodes] += run.exposure_psf
-        self.exposure_edisp[nodes] += run.exposure_edisp
-        psf, photons = run.responses.psf, run.responses.photons
-        to_nodes = run.responses.at.to(run.node_offset.ravel())
-        for energy in range(len(self.exposure_psf)):
-            progress(0.5, f"Run {run.info.obs_id}: stacking")
-            if psf is not None:
-                added = to_nodes(psf[energy].T) * run.exposure_psf[energy].ravel()
-                stacked = self.sums["psf"][energy][nodes[1:]]
-                stacked += added.T.reshape(stacked.shape)
-            if photons is not None:
-                found = np.maximum(to_nodes(photons[energy]), 0.0) * run.info.livetime
-                self.sums["edisp"][energy][nodes] += found.reshape(run.bands.shape) * run.bands
+        share = part(progress, 0.5, 1.0)
+        self.responses.add(
+            run.responses,
+            _within(run.nodes, self.nodes),
+            run.node_offset,
+            run.info.livetime,
+            run.seen,
+            run.bands,
+            lambda done, what: share(done, f"Run {run.info.obs_id}: stacking {what}"),
+        )
         self.runs.append(run.info)
         self.gtis.append(run.gti)
 
-    def dataset(self, name: str) -> MapDataset:
+    def dataset(self, name: str, progress: Progress = silent) -> MapDataset:
         """What has been added up.
 
         Raises
@@ -247,30 +243,19 @@ class Stack:
         """
         reduction = self.reduction
         geom = reduction.geom.crop(*self.window)
-        geom_irf = reduction.geom_irf.crop(*self.nodes)
-        axis, axis_true = reduction.energy_axis, reduction.energy_axis_true
+        cube = geom.to_cube([reduction.energy_axis_true])
         if not np.any(self.mask):
             raise DataError(
                 f"dataset {name}: no bin of the map is left after the safe-data mask "
                 f"({', '.join(reduction.safe_mask.methods) or 'no method'}); it has no exposure"
             )
-        psf = edisp = None
-        if "psf" in self.sums:
-            weights = self.sums["psf"]
-            weights /= np.where(self.exposure_psf > 0, self.exposure_psf, np.inf)[..., None]
-            psf = PSFMap(geom_irf, axis_true, np.moveaxis(weights, 3, 1), self.exposure_psf)
-        if "edisp" in self.sums:
-            kernel = self.sums["edisp"]
-            kernel /= np.where(self.exposure_edisp > 0, self.exposure_edisp, np.inf)[:, None]
-            edisp = EDispKernelMap(geom_irf, axis, axis_true, kernel, self.exposure_edisp)
-        background, exposure = self.sums.get("background"), self.sums.get("exposure")
+        psf, edisp = self.responses.maps(progress)
+        made = self.maps
         return MapDataset(
             name=name,
             counts=WcsNDMap(geom, self.counts),
-            background=None if background is None else WcsNDMap(geom, background),
-            exposure=(
-                None if exposure is None else WcsNDMap(geom.to_cube([axis_true]), exposure, "m2 s")
-            ),
+            background=WcsNDMap(geom, self.background) if "background" in made else None,
+            exposure=WcsNDMap(cube, self.exposure, "m2 s") if "exposure" in made else None,
             psf=psf,
             edisp=edisp,
             mask_safe=WcsNDMap(geom, self.mask),
