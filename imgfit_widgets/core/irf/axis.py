@@ -8,6 +8,7 @@ beyond the edges; an axis of length 1 is constant.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,17 +60,34 @@ class IrfAxis:
         Of the shape of ``values``; fractions beyond [0, 1] extrapolate.
         """
         at = np.asarray(values, dtype=float)
+        nodes, slope, steps = self._places
         with np.errstate(invalid="ignore", divide="ignore"):
             inside = (at >= self.edges[0]) & (at <= self.edges[1])
-            if len(self.nodes) == 1:
+            if len(nodes) == 1:
                 return np.zeros(at.shape, dtype=np.intp), np.zeros(at.shape), inside
-            nodes, at = (np.log(self.nodes), np.log(at)) if self.log else (self.nodes, at)
-        # Beyond the outer nodes the last piece goes on.
-        index = np.searchsorted(nodes[1:-1], at, side="right")
-        with np.errstate(invalid="ignore"):
-            fraction = (at - nodes[index]) * (1.0 / np.diff(nodes))[index]
+            if self.log:
+                at = np.log(at)
+            # Beyond the outer nodes the last piece goes on.
+            if steps is None:
+                index = np.searchsorted(nodes[1:-1], at, side="right")
+            else:
+                place = np.fmax(np.fmin((at - nodes[0]) * steps, len(nodes) - 2), 0)
+                index = place.astype(np.intp)
+            fraction = (at - nodes.take(index)) * slope.take(index)
         fraction[~inside] = 0.0
         return index, fraction, inside
+
+    @cached_property
+    def _places(self) -> tuple[FloatArray, FloatArray, float | None]:
+        """Nodes as they are interpolated in, the inverse steps after each, and of all if even.
+
+        Even but for the rounding of single precision, in which tables have them: what is that close
+        to a node may be taken as on either side of it.
+        """
+        nodes = np.log(self.nodes) if self.log else self.nodes
+        step = np.diff(nodes)
+        even = len(step) > 0 and np.ptp(step) < 1e-5 * step.mean()
+        return nodes, 1.0 / step, float(1.0 / step.mean()) if even else None
 
     def weights(self, values: ArrayLike) -> FloatArray:
         """Interpolation matrix, shape (len(values), N): rows of zeros beyond the edges."""
