@@ -65,7 +65,7 @@ class EffectiveAreaTable2D:
         # Only a line that is drawn on beyond the outer nodes can fall below 0.
         falls = bool(np.any(table @ self.offset.weights(self.offset.edges).T <= 0.0))
         # In parts that fit into the processor's cache.
-        rows = max(1, 8192 // offsets.shape[1])
+        rows = max(1, 4096 // offsets.shape[1])
         for start in range(0, len(offsets), rows):
             part = slice(start, start + rows)
             area = product(table, self.offset.weights(offsets[part].ravel()).T)

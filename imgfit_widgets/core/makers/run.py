@@ -107,7 +107,8 @@ def reduce_run(
 
     progress(0.1, f"{label}: counting events")
     if "counts" in reduction.selection:
-        counts = _count(observation, reduction, window, pointing)
+        limit = np.inf if whole else reduction.safe_mask.offset_limit
+        counts = _count(observation, reduction, window, pointing, limit)
     else:
         counts = np.zeros((axis.nbin, *shape))
 
@@ -406,18 +407,22 @@ def _offset(vectors: FloatArray, pointing: FloatArray) -> FloatArray:
 
 
 def _count(
-    observation: Observation, reduction: Reduction, window: Window, pointing: FloatArray
+    observation: Observation,
+    reduction: Reduction,
+    window: Window,
+    pointing: FloatArray,
+    limit: float,
 ) -> FloatArray:
-    """Events in the bins of a window, shape (R, y, x)."""
+    """Events in the bins of a window, shape (R, y, x); beyond ``limit`` degrees they may lack."""
     geom, bounds = reduction.geom, reduction.energy_axis.bounds
     rows, columns = window
     events = observation.events
     near = np.flatnonzero((events.energy >= bounds[0]) & (events.energy < bounds[-1]))
     ra, dec, energy = events.ra[near], events.dec[near], events.energy[near]
     # Only events that can fall into the window need the full projection.
-    reach = np.radians(reduction.offset_max * np.sqrt(2.0) + 2.0 * max(geom.pixel_scales))
+    reach = min(reduction.offset_max * np.sqrt(2.0), limit) + 2.0 * max(geom.pixel_scales)
     vectors = unit_vectors(ra, dec)
-    near = np.flatnonzero(pointing @ vectors > np.cos(min(reach, np.pi)))
+    near = np.flatnonzero(pointing @ vectors > np.cos(min(np.radians(reach), np.pi)))
     if geom.frame == "icrs":  # as they stand: turning would move events that lie on an edge
         lon, lat = ra[near].astype(float), dec[near].astype(float)
     else:
