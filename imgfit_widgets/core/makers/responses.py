@@ -176,6 +176,13 @@ class OffsetResponses:
         found = np.moveaxis(photons.sum(axis=1), 2, 0) if "edisp" in tables else None
         return cls(at, central, psf, found)
 
+    def same_psf(self, other: OffsetResponses) -> bool:
+        """Whether the PSF is the same; of the same file it is, whatever process read it."""
+        if self is other:
+            return True
+        pairs = (self.at.offsets, other.at.offsets), (self.area, other.area), (self.psf, other.psf)
+        return all(np.array_equal(mine, its) for mine, its in pairs)  # type: ignore[arg-type]
+
 
 def _samples(axis_true: MapAxis) -> tuple[FloatArray, FloatArray]:
     """Energies in each bin and the share of a power law of index 2 around each, both (T, S)."""
@@ -293,7 +300,7 @@ class StackedResponses:
             found *= np.moveaxis(bands, 0, 2)[:, :, None] * livetime
             self._edisp[nodes] += found
         if self._psf is not None:
-            if self._shared is not responses:
+            if self._shared is None or not self._shared.same_psf(responses):
                 self._settle(progress)
             matrix.data *= np.repeat(seen.ravel() * livetime, np.diff(matrix.indptr))
             ends = np.zeros(self.geom.shape, dtype=matrix.indptr.dtype)
@@ -313,7 +320,7 @@ class StackedResponses:
         dense = 4 * waiting.nnz > math.prod(waiting.shape)
         step = max(1, _CACHED // values.shape[1])
         for start in range(0, len(stacked), step):
-            progress(0.5, "PSF")
+            progress(start / len(stacked), "Stacking the PSF")
             some = waiting[start : start + step]
             if some.nnz:
                 found = product(some.toarray(), values) if dense else some @ values

@@ -60,6 +60,7 @@ def reduce_observations(
     """
     if not observations:
         raise DataError("observations: none selected; nothing to reduce")
+    whole, progress = progress, part(progress, 0.0, 0.98)
     reduce = partial(_reduce, reduction=reduction, masked=stack, keep_going=failed is not None)
     if executor is None:
         reduced = _one_by_one(observations, reduce, progress)
@@ -93,8 +94,10 @@ def reduce_observations(
     if failed and len(outside) + len(failed) >= total:
         reasons = "; ".join(f"{run}: {reason}" for run, reason in list(failed.items())[:3])
         raise DataError(f"observations: none of the {total} can be used ({reasons})")
-    datasets = Datasets(single if stacked is None else [stacked.dataset(name, progress)])
-    progress(1.0, "Reduction done")
+    if stacked is not None:
+        single = [stacked.dataset(name, part(whole, 0.98, 1.0))]
+    datasets = Datasets(single)
+    whole(1.0, "Reduction done")
     return datasets
 
 
@@ -149,8 +152,8 @@ def _side_by_side(
 def _single_dataset(run: Run, reduction: Reduction, progress: Progress) -> MapDataset:
     """A run as a dataset of its own, on its window; its norm is left to a background model."""
     stack = Stack(reduction, run.window, run.nodes)
-    stack.add(run, masked=False, progress=progress)
-    dataset = stack.dataset(f"obs-{run.info.obs_id}", progress)
+    stack.add(run, masked=False, progress=part(progress, 0.0, 0.8))
+    dataset = stack.dataset(f"obs-{run.info.obs_id}", part(progress, 0.8, 1.0))
     if run.info.fov_norm is not None:
         model = FoVBackgroundModel(dataset_name=dataset.name)
         model.parameters["norm"].value = run.norm
@@ -220,7 +223,6 @@ class Stack:
                 run.aeff.add_exposure(
                     exposure[:, rows], energies, run.offset[rows], run.info.livetime
                 )
-        share = part(progress, 0.5, 1.0)
         self.responses.add(
             run.responses,
             _within(run.nodes, self.nodes),
@@ -228,7 +230,7 @@ class Stack:
             run.info.livetime,
             run.seen,
             run.bands,
-            lambda done, what: share(done, f"Run {run.info.obs_id}: stacking {what}"),
+            part(progress, 0.5, 1.0),
         )
         self.runs.append(run.info)
         self.gtis.append(run.gti)
