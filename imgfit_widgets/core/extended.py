@@ -290,22 +290,26 @@ class ExtendedSource(Source):
         """
         plane, parts = self.plane, self._parts
         offsets = points(parts) * plane.cell
-        inside = self._inside[0], self._inside[: plane.shape[0] // 2 + 1, 0]
-        matrices = []
-        for at, waves, kept, size in zip(
-            (x, y), plane.waves, inside, images.shape[:0:-1], strict=True
+        kept = self._inside[0], self._inside[: plane.shape[0] // 2 + 1, 0]
+        matrices, spans = [], []
+        for at, waves, held, size in zip(
+            (x, y), plane.waves, kept, images.shape[:0:-1], strict=True
         ):
-            sampled = np.zeros((*at.shape, size))
             left, part = between(at, size)
+            # Only the pixels that the cells lie on.
+            first, stop = int(left.min()), min(int(left.max()) + 2, size)
+            spans.append(slice(first, stop))
+            sampled = np.zeros((*at.shape, stop - first))
             place = np.arange(at.size)
-            flat = sampled.reshape(-1, size)
-            flat[place, left.ravel()] = 1.0 - part.ravel()
-            flat[place, np.minimum(left + 1, size - 1).ravel()] += part.ravel()
+            flat = sampled.reshape(at.size, -1)
+            flat[place, left.ravel() - first] = 1.0 - part.ravel()
+            flat[place, np.minimum(left + 1, size - 1).ravel() - first] += part.ravel()
             spectrum = fft.rfft(sampled, axis=1)
-            shift = np.exp(-1j * offsets[:, None] * waves) * (kept / parts)
+            shift = np.exp(-1j * offsets[:, None] * waves) * (held / parts)
             mean = np.einsum("pk,pkj->kj", shift, spectrum)
             matrices.append(fft.irfft(mean, at.shape[1], axis=0))
-        return product(product(matrices[1], images), matrices[0].T)
+        along_x, along_y = matrices
+        return product(product(along_y, images[:, spans[1], spans[0]]), along_x.T)
 
     def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """What waves longer than two cells have of the exposure, for cells at pixels x, y of it.

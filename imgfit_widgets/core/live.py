@@ -89,7 +89,8 @@ class LinearSolver:
         self._follows = likelihood.follows
         candidates = {self._own(s.linear) for term in self._terms for s in term.sources}
         candidates |= {self._own(term.norm.norm) for term in self._terms if term.norm}
-        self._free = [int(i) for i in likelihood.free_places if int(i) in candidates]
+        # Of all that is solved for, among all parameters.
+        self.places = [int(i) for i in likelihood.free_places if int(i) in candidates]
         self._limits: dict[int, tuple[float, float]] = {}
         for place, q in zip(likelihood.free_places, likelihood.free_parameters, strict=True):
             low, high = limits_of(q)
@@ -121,7 +122,7 @@ class LinearSolver:
             if s.model.name not in without
         }
         used |= {self._own(term.norm.norm) for term in self._terms if term.norm}
-        places = [i for i in self._free if i in used]
+        places = [i for i in self.places if i in used]
         parts = self._parts(p, places, without)
         low, high = np.array([self._limits[i] for i in places]).reshape(-1, 2).T
         # A negative start would begin where the statistic is bent.
@@ -149,7 +150,7 @@ class LinearSolver:
 
     def curvature(self, p: np.ndarray) -> LinearFit:
         """The free linear parameters as they are in ``p``, with the exact curvature there."""
-        places = self._free
+        places = self.places
         stat, _, hessian = self._derivatives(self._parts(p, places), p, places, p[places])
         return LinearFit(places, p[places], stat, hessian)
 
@@ -227,11 +228,10 @@ class LinearSolver:
             for column in one.columns:
                 rows, images = column.rows, column.images
                 mu = column.fixed + (values[rows] @ images).reshape(column.fixed.shape)
-                part, by_pixel = column.region.poisson.sum_and_slope(mu)
+                part, by_pixel, curvature = column.region.poisson.derivatives(mu)
                 stat += part
                 slope[rows] += images @ by_pixel.ravel()
-                curvature = column.region.poisson.curvature(mu).ravel()
-                hessian[rows[:, None], rows] += gram(images, curvature)
+                hessian[rows[:, None], rows] += gram(images, curvature.ravel())
         return stat, slope, hessian
 
 
@@ -290,6 +290,14 @@ class LiveLikelihood:
         self._p = self._likelihood.full(self._likelihood.x0)
         self._parameters = list(models.parameters)
         self._place = {(q.owner, q.name): i for i, q in enumerate(self._parameters)}
+        leaders = [q.leader for q in self._parameters]
+        self._twins = [[i for i, q in enumerate(leaders) if q is own] for own in leaders]
+        self._factors = [q.factor_to_expected for q in self._parameters]
+        self._spectra = {
+            model.name: [self._place[(model.name, q.name)] for q in model.spectral_model.parameters]
+            for model in models.sky_models
+        }
+        self._null: tuple[tuple[object, ...], float] | None = None
         edges = datasets[0].energy_axis.edges.to_value("TeV")
         self._band = np.array([edges[0]]), np.array([edges[-1]])
 
@@ -311,10 +319,7 @@ class LiveLikelihood:
             if (name, key) not in self._place:
                 raise ModelError(f"{name}.{key}: no such parameter")
             place = self._place[(str(name), key)]
-            moved = self._parameters[place]
-            for twin, q in enumerate(self._parameters):
-                if q.leader is moved.leader:
-                    self._p[twin] = float(value) * moved.factor_to_expected
+            self._p[self._twins[place]] = float(value) * self._factors[place]
             changed[(str(name), key)] = float(value)
         p, ev = self._p, self._likelihood.evaluator
         if resolve:
@@ -326,19 +331,31 @@ class LiveLikelihood:
                 for twin, leader in self._likelihood.follows.items():
                     if leader == place:
                         p[twin] = value
-                changed[(q.owner, q.name)] = float(value / q.factor_to_expected)
+                changed[(q.owner, q.name)] = float(value / self._factors[place])
         else:
             stat = sum(term.evaluate(p, None) for term in ev.terms)
             stat += self._solver.prior_stat(p)
         every = [m.name for m in ev.models.sky_models]
         without = every if name is None else [name]
-        delta = self._solver.solve(p, without).stat - stat if every else 0.0
+        delta = self._stat_without(without) - stat if every else 0.0
         images = ev.npred_full(p)
         for image in images:
             image.flags.writeable = False
         flux = {}
         for model in ev.models.sky_models:
-            spectral = model.spectral_model
-            spectrum = np.array([p[self._place[(model.name, q.name)]] for q in spectral.parameters])
-            flux[model.name] = float(spectral.integral_values(spectrum, *self._band)[0][0])
+            spectrum = p[self._spectra[model.name]]
+            found, _ = model.spectral_model.integral_values(spectrum, *self._band)
+            flux[model.name] = float(found[0])
         return LiveState(changed, float(stat), float(delta), tuple(images), flux)
+
+    def _stat_without(self, names: list[str]) -> float:
+        """The statistic without some sources, re-solved; known as long as nothing else changes."""
+        others = [
+            i
+            for i, q in enumerate(self._parameters)
+            if q.owner not in names and i not in self._solver.places
+        ]
+        key = (*names, self._p[others].tobytes())
+        if self._null is None or self._null[0] != key:
+            self._null = key, self._solver.solve(self._p, names).stat
+        return self._null[1]

@@ -70,6 +70,7 @@ class PoissonTerm:
         self.n = np.asarray(n, dtype=float)
         if self.weight is not None:
             self.n = np.where(self.weight > 0, self.n, 0.0)
+        self._twice = 2.0 * _or_one(self.weight)
         # Large arrays are used again: making them takes longer than filling them.
         self._log, self._slope = np.empty_like(self.n), np.empty_like(self.n)
 
@@ -96,6 +97,19 @@ class PoissonTerm:
         np.subtract(1.0 if weight is None else weight, slope, out=slope)
         slope *= 2.0
         return self._sum(mu, np.log(mu, out=self._log)), slope
+
+    def derivatives(self, mu: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """The statistic and its first two derivatives with respect to each pixel's prediction.
+
+        They hold until the next call.
+        """
+        stat, slope = self.sum_and_slope(mu)
+        if (mu < self.floor).any():
+            return stat, slope, self.curvature(mu)
+        # 2 n / mu^2 from the slope, 2 (weight - n / mu).
+        curvature = np.subtract(self._twice, slope, out=self._log)
+        curvature /= mu
+        return stat, slope, curvature
 
     def _sum(self, mu: np.ndarray, log: np.ndarray) -> float:
         total = mu.sum() if self.weight is None else sum_of_product(mu, self.weight).sum()
