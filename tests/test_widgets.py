@@ -433,6 +433,27 @@ def test_a_session_file_is_opened_from_the_header(session):
     assert "not a session file" in other.session.error
 
 
+@pytest.mark.parametrize("preheated", [False, True])
+def test_a_kernel_that_is_kept_ready_waits_for_its_page(monkeypatch, preheated):
+    """Else it would work beside those in use, and be busy just when its page comes."""
+    monkeypatch.setenv("VOILA_PREHEAT", str(preheated))
+    monkeypatch.setattr("imgfit_widgets.widgets.workbench.UNSEEN", 0.05)
+    monkeypatch.setattr("imgfit_widgets.widgets.workbench.LATER", 0.05)
+
+    async def visit():
+        begun = []
+        workbench = Workbench(session=Session(), begin=lambda: begun.append("reduction"))
+        await asyncio.sleep(0.2)
+        before = begun.copy(), workbench._config_editor is not None
+        workbench._view_count = 1
+        await asyncio.sleep(0.2)
+        return before, begun, workbench._config_editor is not None
+
+    before, begun, form = asyncio.run(visit())
+    assert before == (([], False) if preheated else (["reduction"], True))
+    assert begun == ["reduction"] and form
+
+
 def test_two_workbenches_in_one_kernel_share_nothing(session):
     other = Workbench()
     session.add_source(*session.dataset.geom.center_lonlat)

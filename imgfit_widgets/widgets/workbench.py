@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from .style import (
 LATER = 4.0
 UNSEEN = 20.0
 """Seconds after which work begins though no page has told that it shows the workbench."""
+PREHEATED = "VOILA_PREHEAT"
+"""Set to ``True`` by Voila in a kernel that it keeps ready: one without a page waits for its own,
+however long, rather than work beside those in use and be busy just when a visitor comes."""
 
 
 class Workbench(Panel):
@@ -93,7 +97,8 @@ class Workbench(Panel):
         session.task.observe(self._task_ended, "status")
         self._view_count = 0  # from now on a page that shows this counts it up
         self.observe(self._shown, "_view_count")
-        session.owner.soon(self._start, UNSEEN)
+        if os.environ.get(PREHEATED) != "True":
+            session.owner.soon(self._start, UNSEEN)
 
     def _shown(self, change: Any) -> None:
         if change.new:
