@@ -14,7 +14,7 @@ class Exports(State):
 
     def export_session(self) -> tuple[str, bytes]:
         """What `open` takes back: configuration, models and view."""
-        asked = (self.geometry, self.skip_failed)
+        asked = (self.geometry, self.skip_failed, self.search_radius)
         return files.export_session(
             files.Saved(self.config, self.models, self.view, self.selected, *asked)
         )

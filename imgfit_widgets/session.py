@@ -250,6 +250,7 @@ class Session(Editing, Searching, Exports):
         sources.for_datasets(saved.models, self.datasets)
         self.config.take(saved.config)
         self.geometry, self.skip_failed = saved.geometry, saved.skip_failed
+        self.search_radius = saved.search_radius
         self._put(saved.models, self.datasets, self._reduced)
         self.view = saved.view
         self.select(saved.selected)

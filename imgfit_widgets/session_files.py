@@ -2,7 +2,7 @@
 
 A session file is a zip with ``config.yaml`` and ``models.yaml``, which Gammapy reads, and
 ``session.json`` for what Gammapy does not know: errors' covariance, the view, what is selected, the
-projection of the maps and whether runs that fail are skipped.
+projection of the maps, whether runs that fail are skipped and where a fit looks first.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Saved:
     selected: str
     geometry: str = "CAR"
     skip_failed: bool = False
+    search_radius: float = 0.0
 
 
 def export_session(saved: Saved) -> tuple[str, bytes]:
@@ -57,6 +58,7 @@ def export_session(saved: Saved) -> tuple[str, bytes]:
         "selected": saved.selected,
         "geometry": saved.geometry,
         "skip_failed": saved.skip_failed,
+        "search_radius": saved.search_radius,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -98,6 +100,7 @@ def read_session(
         version, covariance = int(state["format"]), state["covariance"]
         view, selected = state.get("view", {}), str(state.get("selected", ""))
         geometry, skip = state.get("geometry", "CAR"), state.get("skip_failed", False)
+        radius = state.get("search_radius", 0.0)
     except ImgfitError:
         raise
     except Exception:  # a damaged or encrypted archive raises anything, from zlib's to struct's
@@ -114,7 +117,10 @@ def read_session(
         raise DataError(f"{name}: geometry {geometry!r:.80} is not CAR, TAN or a path")
     if not isinstance(skip, bool):
         raise DataError(f"{name}: skip_failed {skip!r:.80} is not true or false")
-    return Saved(AnalysisConfig.from_yaml(config), found, view, selected, geometry, skip)
+    if type(radius) not in (int, float) or not 0.0 <= radius <= 180.0:
+        raise DataError(f"{name}: search_radius {radius!r:.80} is not from 0 to 180 deg")
+    asked = geometry, skip, float(radius)
+    return Saved(AnalysisConfig.from_yaml(config), found, view, selected, *asked)
 
 
 def _matrix(rows: Any, size: int, name: str) -> np.ndarray:

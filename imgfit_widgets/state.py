@@ -80,7 +80,7 @@ class State(HasTraits):
         self.history = History(self._take, self._restore, self._committed, self.owner)
         self.models.observe(self._follow, "components")
         self.config.observe_all(self.history.changed)
-        self.observe(self.history.changed, ["geometry", "skip_failed"])
+        self.observe(self.history.changed, ["geometry", "skip_failed", "search_radius"])
         self.task.observe(self._task_changed, "status")
 
     @property
@@ -269,7 +269,7 @@ class State(HasTraits):
     # --- history
     def _take(self) -> Step[_Moment]:
         config, models = self.config.to_dict(), self.models
-        asked = (self.geometry, self.skip_failed)
+        asked = (self.geometry, self.skip_failed, self.search_radius)
         numbers = [(p.value, p.error) for p in models.parameters]
         ids = id(self.datasets), id(self.fit_result)
         token = repr((config, asked, signature(models), numbers, *ids))
@@ -286,7 +286,7 @@ class State(HasTraits):
 
     def _restore(self, moment: _Moment) -> None:
         self.config.take(AnalysisConfig.from_dict(moment.config))
-        self.geometry, self.skip_failed = moment.asked
+        self.geometry, self.skip_failed, self.search_radius = moment.asked
         self.fit_result = moment.fit_result
         datasets, origin = moment.datasets, moment.origin
         if datasets is None:  # data that are there stay, and so does what they are from
@@ -305,7 +305,7 @@ class _Moment:
     """What one step of the history keeps. Datasets and results never change, so no copies."""
 
     config: dict[str, Any]
-    asked: tuple[str, bool]
+    asked: tuple[str, bool, float]
     models: Models
     datasets: Datasets | None
     fit_result: FitResult | None

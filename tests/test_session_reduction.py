@@ -101,14 +101,14 @@ def test_a_served_session_takes_no_geometry_from_elsewhere(coarse, demo_store, i
         session.reduce()
 
 
-def test_the_session_file_keeps_geometry_and_skipping(coarse):
+def test_the_session_file_keeps_what_is_asked_of_reduction_and_fit(coarse):
     session = Session(coarse)
-    session.geometry, session.skip_failed = "TAN", True
+    session.geometry, session.skip_failed, session.search_radius = "TAN", True, 0.4
     other = Session()
     other.open(session.export_session()[1])
-    assert (other.geometry, other.skip_failed) == ("TAN", True)
+    assert (other.geometry, other.skip_failed, other.search_radius) == ("TAN", True, 0.4)
     other.undo()
-    assert (other.geometry, other.skip_failed) == ("CAR", False)
+    assert (other.geometry, other.skip_failed, other.search_radius) == ("CAR", False, 0.0)
 
 
 def test_a_run_that_fails_is_named_with_the_remedy_and_taken_out_by_a_button(broken):
@@ -246,10 +246,20 @@ def test_what_cancelled_work_still_gives_is_dropped():
     assert given == ["new"] and (task.kind, task.status) == ("fit", "done")
 
 
-def test_a_damaged_geometry_in_a_session_file_is_named(coarse):
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((" ", False, 0.0), "geometry ' ' is not CAR, TAN or a path"),
+        (("CAR", "no", 0.0), "skip_failed 'no' is not true or false"),
+        (("CAR", False, -1.0), r"search_radius -1\.0 is not from 0 to 180 deg"),
+        (("CAR", False, True), "search_radius True is not from 0 to 180 deg"),
+        (("CAR", False, float("nan")), "search_radius nan is not from 0 to 180 deg"),
+    ],
+)
+def test_what_is_damaged_in_a_session_file_is_named(coarse, asked, message):
     from imgfit_widgets import session_files as files
 
     session = Session(coarse)
-    saved = files.Saved(session.config, session.models, {}, "", " ", False)
-    with pytest.raises(DataError, match="geometry ' ' is not CAR, TAN or a path"):
+    saved = files.Saved(session.config, session.models, {}, "", *asked)
+    with pytest.raises(DataError, match=message):
         files.read_session(files.export_session(saved)[1])
