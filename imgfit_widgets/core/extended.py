@@ -27,7 +27,7 @@ from scipy import fft
 
 from .errors import DataError
 from .maps import unit_vectors
-from .models import SkyModel, TemplateSpatialModel
+from .models import GaussianSpatialModel, SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
@@ -45,12 +45,14 @@ _MAX_CELL_DEG = 0.1
 _MAX_CELLS = 1024
 _ACROSS_EDGE = 0.25
 """How densely the exposure is sampled where it has a step, in pixels of the exposure."""
-_ACROSS_PIXEL = 0.02
+_ACROSS_PIXEL = 0.05
 """How far, in these pixels, its rows and columns may be from straight ones of the cells."""
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
 _STRAIGHT = 5e-3
-"""To what part of the PSF's width pixels must be where straight rows and columns have them."""
+"""To what part of its blurred size pixels must be where straight rows and columns have them."""
+_SAME_AREA = 4e-4
+"""And to what part of the distance, since areas of pixels are off by up to three times that."""
 _RADIAL = 3000
 """Nodes of the PSF's transform along the wave number."""
 
@@ -84,7 +86,8 @@ class ExtendedSource(Source):
         self._smallest: float | None = None
         self._laid_out: tuple[float, ...] = ()
         self._wave = Wave.of(np.zeros(0), np.zeros(0))
-        self._inside = self._blur = self._node = self._between = np.empty(0)
+        self._inside = self._blur = self._between = np.empty(0)
+        self._node = np.empty(0, dtype=np.int32)
         self._mixing = self.exposure = np.empty(0)
         self._template: np.ndarray | None = None
 
@@ -145,6 +148,10 @@ class ExtendedSource(Source):
             self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         width = _mean_width(mixture, widths)
+        seen = own + 2.0 * width
+        # The edges of other shapes are as sharp as the PSF.
+        smooth = self._fineness(values) if isinstance(self.spatial, GaussianSpatialModel) else 0.0
+        straight = min(_STRAIGHT * math.hypot(width, smooth), _SAME_AREA * seen)
         self._plane = plane = SkyPlane(
             self.geom,
             self.model.frame,
@@ -152,7 +159,7 @@ class ExtendedSource(Source):
             cell,
             (half, half),
             self.box,
-            (own + 2.0 * width, _STRAIGHT * width),
+            (seen, straight),
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()
@@ -161,7 +168,8 @@ class ExtendedSource(Source):
         top = float(self._wave.length.max()) * (1.0 + 1e-9)
         nodes = np.linspace(0.0, top, _RADIAL)
         self._blur = np.exp(-0.5 * (nodes * widths[:, None]) ** 2)
-        place = self._wave.length * ((_RADIAL - 1) / top)
+        # North and south are alike, so one half does.
+        place = self._wave.length[: plane.shape[0] // 2 + 1] * ((_RADIAL - 1) / top)
         self._node = np.minimum(place.astype(np.int32), _RADIAL - 2)
         self._between = place - self._node
         self._template = None
@@ -433,8 +441,8 @@ class ExtendedSource(Source):
             ]
         )
         gradient[self.linear] += float(np.vdot(by_unit, state.unit))
-        back = plane.image(np.einsum("rkyx,ryx->kyx", state.transfer, there))
-        back = plane.spectrum(np.einsum("kyx,kyx->yx", self.exposure, back))
+        back = plane.image((state.transfer * there[:, None]).sum(axis=0))
+        back = plane.spectrum((self.exposure * back).sum(axis=0))
         share = np.conj(back) * state.base * weight
         moving = (share * state.shape).imag
         by_uv = np.array([plane.along_east(moving), plane.along_north(moving)])
@@ -467,13 +475,21 @@ class ExtendedSource(Source):
     def transfer(self, unit: np.ndarray) -> np.ndarray:
         """Mixtures (R, k, W) as factors of each wave vector."""
         along = unit @ self._blur
-        low = along[..., self._node]
-        return np.asarray(low + self._between * (along[..., self._node + 1] - low))
+        count, half = self._wave.length.shape[0], len(self._node)
+        found = np.empty((*along.shape[:-1], *self._wave.length.shape))
+        north = found[..., :half, :]
+        np.multiply(np.diff(along).take(self._node, axis=-1), self._between, out=north)
+        north += along.take(self._node, axis=-1)
+        found[..., half:, :] = found[..., count - half : 0 : -1, :]
+        return found
 
     def _by_width(self, by_transfer: np.ndarray) -> np.ndarray:
         """The transpose of `transfer` for one mixture."""
-        node, upper = self._node.ravel(), (by_transfer * self._between).ravel()
-        found = np.bincount(node, by_transfer.ravel() - upper, _RADIAL)
+        count, half = len(by_transfer), len(self._node)
+        both = by_transfer[:half].copy()
+        both[count - half : 0 : -1] += by_transfer[half:]
+        node, upper = self._node.ravel(), (both * self._between).ravel()
+        found = np.bincount(node, both.ravel() - upper, _RADIAL)
         found[1:] += np.bincount(node, upper, _RADIAL)[:-1]
         return np.asarray(self._blur @ found)
 
@@ -516,7 +532,7 @@ class ExtendedState:
         return self.plane.spectrum(self.source.exposure * self.plane.image(spectrum))
 
     def _to_pixels(self, exposed: np.ndarray, transfer: np.ndarray) -> np.ndarray:
-        blurred = np.einsum("rkyx,kyx->ryx", transfer, exposed) * self.plane.window
+        blurred = (transfer * exposed).sum(axis=1) * self.plane.window
         return self.plane.to_pixels(self.plane.image(blurred))
 
     @cached_property

@@ -25,6 +25,9 @@ __all__ = ["SkyPlane", "TangentPoint", "points"]
 
 _DEG = math.pi / 180.0
 _TAPS = 6
+_MANY_CELLS = 60_000
+_THREADS = 2
+"""Threads of the Fourier transform of many cells; as many anywhere, as bits may depend on it."""
 
 
 class TangentPoint:
@@ -121,6 +124,7 @@ class SkyPlane(TangentPoint):
         self.geom, self.frame, self.cell, self.box = geom, frame, cell, box
         nx, ny = (fft.next_fast_len(2 * math.ceil(h / cell) + 2 * _TAPS, real=True) for h in half)
         self.shape = (ny, nx)
+        self._threads = _THREADS if nx * ny > _MANY_CELLS else None
         self._origin = nx // 2, ny // 2
         kx = 2.0 * math.pi * fft.rfftfreq(nx, cell)
         ky = 2.0 * math.pi * fft.fftfreq(ny, cell)
@@ -215,9 +219,12 @@ class SkyPlane(TangentPoint):
         some = np.linspace(-radius, radius, 17) * _DEG
         x, y = pixels(some, some[:, None])
         off = np.hypot(x - pixels(some, 0.0)[0], y - pixels(0.0, some[:, None])[1])
-        within = np.hypot(some, some[:, None]) <= radius * _DEG
-        # NaN where the map ends is not straight either.
-        if not off[within].max() <= tolerance:
+        ny, nx = geom.shape
+        # Beyond the map its outer pixels go on, wherever they lie exactly. NaN is not straight.
+        with np.errstate(invalid="ignore"):
+            beyond = (x < -1) | (x > nx) | (y < -1) | (y > ny)
+        within = (np.hypot(some, some[:, None]) <= radius * _DEG) & ~beyond
+        if not off[within].max(initial=0.0) <= tolerance:
             return None
         u, v = (
             (points(parts)[:, None] + np.arange(count) - origin) * (self.cell * _DEG)
@@ -228,11 +235,11 @@ class SkyPlane(TangentPoint):
     # --- images
     def image(self, spectrum: np.ndarray) -> np.ndarray:
         """Spectra (..., north, half east) to images of the cells."""
-        return np.asarray(fft.irfft2(spectrum, s=self.shape))
+        return np.asarray(fft.irfft2(spectrum, s=self.shape, workers=self._threads))
 
     def spectrum(self, image: np.ndarray) -> np.ndarray:
         """Images of the cells to spectra."""
-        return np.asarray(fft.rfft2(image))
+        return np.asarray(fft.rfft2(image, workers=self._threads))
 
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
         """Images of the cells (R, north, east), windowed, to counts in the box (R, y, x)."""
