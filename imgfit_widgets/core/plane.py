@@ -25,6 +25,8 @@ __all__ = ["SkyPlane", "TangentPoint", "points"]
 
 _DEG = math.pi / 180.0
 _TAPS = 6
+_UNEQUAL = 3e-5
+"""How far, in parts of the distance, rows and columns may be off before areas are unequal too."""
 _MANY_CELLS = 60_000
 _THREADS = 2
 """Threads of the Fourier transform of many cells; as many anywhere, as bits may depend on it."""
@@ -136,8 +138,10 @@ class SkyPlane(TangentPoint):
         if nx % 2 == 0:
             self.column_weight[-1] = 1.0
         self._sampling: _Straight | _Scattered
-        if self._is_straight(*straight):
-            self._sampling, pixel = self._along_axes()
+        radius, tolerance = straight
+        off = self._crookedness(radius) if tolerance > 0 else math.inf
+        if off <= tolerance:
+            self._sampling, pixel = self._along_axes(off > _UNEQUAL * radius)
         else:
             self._sampling, pixel = self._at_each_pixel()
         gain = _spline_gain(kx * cell) * _spline_gain(ky * cell)[:, None]
@@ -265,16 +269,17 @@ class SkyPlane(TangentPoint):
         x, y = self.geom.lonlat_to_pix(*self.geom.from_frame(*self.centre, self.frame))
         return float(np.clip(x, x0, x1 - 1)), float(np.clip(y, y0, y1 - 1))
 
-    def _is_straight(self, radius: float, tolerance: float) -> bool:
+    def _crookedness(self, radius: float) -> float:
+        """How far (deg) pixels are at most from where straight rows and columns have them."""
         y0, y1, x0, x1 = self.box
-        if not tolerance > 0 or y1 - y0 < 2 or x1 - x0 < 2:
-            return False
+        if y1 - y0 < 2 or x1 - x0 < 2:
+            return math.inf
         middle = self._middle()
         # Closer than the radius, or there may be nothing to compare.
         beside = self._on_plane(middle[0] + np.array([0, 1, 0]), middle[1] + np.array([0, 0, 1]))
         pixel = min(math.hypot(*(q[k] - q[0] for q in beside)) for k in (1, 2))
         if not pixel > 0:
-            return False
+            return math.inf
         x, y = (
             np.linspace(max(low, at - radius / pixel), min(high - 1, at + radius / pixel), 17)
             for at, (low, high) in zip(middle, ((x0, x1), (y0, y1)), strict=True)
@@ -282,15 +287,18 @@ class SkyPlane(TangentPoint):
         y = y[:, None]
         u, v = self._on_plane(x, y)
         if not np.all(np.isfinite(u)):
-            return False
+            return math.inf
         off = np.maximum(
             np.abs(u - self._on_plane(x, np.array(middle[1]))[0]),
             np.abs(v - self._on_plane(np.array(middle[0]), y)[1]),
         )
-        return bool(off[np.hypot(u, v) <= radius].max(initial=0.0) <= tolerance)
+        return float(off[np.hypot(u, v) <= radius].max(initial=0.0))
 
-    def _along_axes(self) -> tuple[_Straight, Sides]:
-        """Quintic B-splines from cells to pixels whose rows and columns are those of the cells."""
+    def _along_axes(self, unequal: bool) -> tuple[_Straight, Sides]:
+        """Quintic B-splines from cells to pixels whose rows and columns are those of the cells.
+
+        ``unequal`` if areas are not the products of the sides of rows and columns.
+        """
         y0, y1, x0, x1 = self.box
         x, y = np.arange(x0 - 1, x1 + 1.0), np.arange(y0 - 1, y1 + 1.0)
         middle = self._middle()
@@ -304,23 +312,30 @@ class SkyPlane(TangentPoint):
             )
         )
         at = round(middle[0]) - x0, round(middle[1]) - y0
-        return _Straight(rows, columns), [
+        share = None
+        if unequal:
+            _, _, area = self._pixel_sides()
+            share = np.nan_to_num(area / np.abs(sides[0] * sides[1][:, None]), nan=1.0)
+        return _Straight(rows, columns, share), [
             (float(sides[0][at[0]]), 0.0),
             (0.0, float(sides[1][at[1]])),
         ]
 
-    def _at_each_pixel(self) -> tuple[_Scattered, Sides]:
-        """Quintic B-splines from cells to pixel centres times pixel areas; sides of a pixel."""
+    def _pixel_sides(self) -> tuple[Pair, tuple[Pair, Pair], np.ndarray]:
+        """Positions of the box's pixels on the plane, their sides there along x, y, and areas."""
         y0, y1, x0, x1 = self.box
         y, x = np.mgrid[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1]
         u, v = self._on_plane(x, y)
-        # The parallelogram of the central differences: the pixel's sides on the plane.
-        sides = [
+        # The parallelogram of the central differences.
+        (ux, uy), (vx, vy) = (
             (0.5 * (q[1:-1, 2:] - q[1:-1, :-2]), 0.5 * (q[2:, 1:-1] - q[:-2, 1:-1])) for q in (u, v)
-        ]
-        (ux, uy), (vx, vy) = sides
+        )
         area = np.abs(ux * vy - uy * vx)
-        inner = u[1:-1, 1:-1], v[1:-1, 1:-1]
+        return (u[1:-1, 1:-1], v[1:-1, 1:-1]), ((ux, uy), (vx, vy)), area
+
+    def _at_each_pixel(self) -> tuple[_Scattered, Sides]:
+        """Quintic B-splines from cells to pixel centres times pixel areas; sides of a pixel."""
+        inner, ((ux, uy), (vx, vy)), area = self._pixel_sides()
         middle = np.unravel_index(
             int(np.nanargmin(np.hypot(*inner))) if area.size else 0, area.shape
         )
@@ -353,22 +368,27 @@ class SkyPlane(TangentPoint):
         return _Scattered(matrix, area.shape, self.shape), pixel
 
 
+Pair = tuple[np.ndarray, np.ndarray]
 Sides = list[tuple[float, float]]
 """What a pixel further along x and along y is on the plane: degrees east and north."""
 
 
 class _Straight:
-    """From cells to pixels and back along each axis: ``rows`` (y, north), ``columns`` (x, east)."""
+    """From cells to pixels and back along each axis: ``rows`` (y, north), ``columns`` (x, east).
 
-    def __init__(self, rows: csr_array, columns: csr_array) -> None:
-        self._there = rows, columns
+    ``share`` (y, x) are the pixels' areas over the products of their rows' and columns' sides.
+    """
+
+    def __init__(self, rows: csr_array, columns: csr_array, share: np.ndarray | None) -> None:
+        self._there, self._share = (rows, columns), share
         self._back = rows.T.tocsr(), columns.T.tocsr()
 
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
-        return _along_both(*self._there, cells)
+        found = _along_both(*self._there, cells)
+        return found if self._share is None else found * self._share
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
-        return _along_both(*self._back, pixels)
+        return _along_both(*self._back, pixels if self._share is None else pixels * self._share)
 
 
 def _along_both(rows: csr_array, columns: csr_array, images: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 For a given shape the amplitudes and norms of each band are solved, in which the statistic is
 convex; what is left is the statistic as a function of the shape alone. Its gradient is that of the
-whole statistic at the solved values (envelope theorem), so it is exact.
+whole statistic at the solved values (envelope theorem), so it is exact. Damped steps by its Fisher
+information, that of all parameters less what the solved ones take, go down; Newton steps with
+differences of the exact gradient end it, or L-BFGS-B where these find no minimum.
 """
 
 from __future__ import annotations
@@ -16,19 +18,24 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ..dataset import MapDataset
+from ..errors import FitError
 from ..likelihood import Likelihood, limits_of
 from ..live import LinearSolver
+from ..minimise import newton_step
 from ..models import Models
 from ..progress import Progress
 
 FloatArray = NDArray[np.float64]
 
-__all__ = ["CommonFit", "fit_common"]
+__all__ = ["CommonFit", "CommonShape", "fit_common"]
 
 _EDM_VALID = 1e-3
 """Expected further gain below which a minimum is one; the linear part is solved to about 1e-6."""
 _STEP = 0.05
 """Step of the differences for the second derivatives, in errors."""
+_SCORING_STEPS = 40
+_ENOUGH = 1e-2
+"""Expected gain of a scoring step at which Newton's take over."""
 
 
 @dataclass(frozen=True)
@@ -77,74 +84,170 @@ class _Band:
         stat, gradient = like.stat_and_gradient(self.x)
         return float(stat), gradient[self.places]
 
+    def information(self) -> FloatArray:
+        """Expected second derivatives by the shape where it was evaluated last."""
+        matrix = self.likelihood.information(self.x)
+        others = np.setdiff1d(np.flatnonzero(matrix.diagonal() > 0), self.places)
+        own = np.array(self.places)
+        inner, across = matrix[np.ix_(own, own)], matrix[np.ix_(others, own)]
+        size = np.sqrt(matrix.diagonal()[others])
+        scaled = matrix[np.ix_(others, others)] / np.outer(size, size)
+        taken = np.linalg.lstsq(scaled, across / size[:, None], rcond=1e-12)[0]
+        return np.asarray(inner - (across / size[:, None]).T @ taken)
 
-def fit_common(
-    bands: Sequence[tuple[Sequence[MapDataset], Models]],
-    source: str,
-    names: list[str],
-    progress: Progress,
-) -> CommonFit:
-    """Fit the parameters ``names`` of a source, common to all bands.
+    def width(self) -> float:
+        """Effective width of the PSF at the sources, degrees; the narrowest."""
+        p = self.likelihood.full(self.x)
+        sources = [s for term in self.likelihood.terms for s in term.sources]
+        return min((float(s.psf_width(p)) for s in sources), default=0.05)
+
+
+class CommonShape:
+    """The way from one start down to the common shape.
 
     Parameters
     ----------
     bands : sequence of (datasets, models)
         Each band's models, with the source by the same name and the common start.
+    source : str
+    names : list of str
+        Parameters of the source that are common to all bands.
     progress : Progress
         Called at each step; may raise `Cancelled`.
     """
-    parts = [_Band(datasets, models, source, names) for datasets, models in bands]
-    model = bands[0][1][source]
-    start = np.array([model.parameters[name].value for name in names])
-    scale = np.array([_scale(parts, source, name, i) for i, name in enumerate(names)])
-    low, high = _bounds(parts[0].likelihood, source, names, start)
-    calls = 0
-    zero = 0.0
 
-    def evaluate(u: FloatArray) -> tuple[float, FloatArray]:
-        nonlocal calls
-        calls += 1
-        progress(1.0 - 20.0 / (20.0 + calls), f"Common shape: {calls} evaluations")
-        found = [band(start + u * scale) for band in parts]
-        stat = sum(one[0] for one in found) - zero
-        return stat, np.sum([one[1] for one in found], axis=0) * scale
+    def __init__(
+        self,
+        bands: Sequence[tuple[Sequence[MapDataset], Models]],
+        source: str,
+        names: list[str],
+        progress: Progress,
+    ) -> None:
+        self._parts = [_Band(datasets, models, source, names) for datasets, models in bands]
+        self._names, self._progress, self._calls = names, progress, 0
+        model, ev = bands[0][1][source], self._parts[0].likelihood.evaluator
+        self._start = np.array([model.parameters[name].value for name in names])
+        self._units = np.array([model.parameters[name].factor_to_expected for name in names])
+        self._scale = np.array([_scale(self._parts, i) for i in range(len(names))])
+        low, high = _bounds(self._parts[0].likelihood, source, names, self._start)
+        self._bounds = (np.array([low, high]).T - self._start[:, None]) / self._scale[:, None]
+        self._sizes = np.array([ev.is_size(source, name) for name in names], dtype=bool)
+        self._angular = self._sizes | np.isin(names, ["lon_0", "lat_0"])
+        self._even = np.array([ev.is_even(source, name) for name in names], dtype=bool)
+        self._width = min(part.width() for part in self._parts)
+        self._zero = 0.0
+        self._u = np.zeros(len(names))
+        self._zero = self._evaluate(self._u)[0]
 
-    zero = evaluate(np.zeros(len(start)))[0]
-    bounds = list(zip((low - start) / scale, (high - start) / scale, strict=True))
-    u = np.zeros(len(start))
-    search: Any = minimize  # its stubs know no function that returns the gradient as well
-    # Twice, because the first pass begins with steps that know nothing of the curvature.
-    for _ in range(2):
-        options = {"ftol": 1e-13, "gtol": 1e-6, "maxiter": 200}
-        u = search(evaluate, u, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    u, hessian = _newton(evaluate, u, np.array(bounds))
-    stat, gradient = evaluate(u)
-    values = start + u * scale
-    errors = np.full(len(u), np.nan)
-    message, success = "The common shape was found.", True
-    edge = [n for n, v, (a, b) in zip(names, u, bounds, strict=True) if min(v - a, b - v) < 1e-3]
+    def _evaluate(self, u: FloatArray) -> tuple[float, FloatArray]:
+        """The statistic above that of the start, and its gradient, both by u."""
+        self._calls += 1
+        done = 1.0 - 20.0 / (20.0 + self._calls)
+        self._progress(done, f"Common shape: {self._calls} evaluations")
+        found = [band(self._start + u * self._scale) for band in self._parts]
+        stat = sum(one[0] for one in found) - self._zero
+        return stat, np.sum([one[1] for one in found], axis=0) * self._scale
+
+    def _metric(self) -> FloatArray:
+        """Expected second derivatives where it was evaluated last."""
+        found = sum(part.information() for part in self._parts)
+        return np.asarray(found * np.outer(self._scale, self._scale))
+
+    def _longest(self, u: FloatArray) -> FloatArray:
+        """How far each may go in one step: half of what the source seems to be wide."""
+        sizes = np.abs((self._start + u * self._scale) * self._units)[self._sizes]
+        wide = sizes.max(initial=self._width)
+        return np.where(self._angular, 0.5 * wide / (self._scale * self._units), 5.0)
+
+    def descend(self) -> float:
+        """Go down as far as the Fisher information leads (Levenberg-Marquardt): the statistic."""
+        u, (low, high) = self._u, self._bounds.T
+        stat, gradient = self._evaluate(u)
+        damping = 1e-3
+        for _ in range(_SCORING_STEPS):
+            information = self._metric()
+            diagonal = np.maximum(information.diagonal(), 1e-12)
+            found, slope, tried = np.inf, gradient, u
+            while damping < 1e6:
+                held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
+                step = newton_step(information + np.diag(damping * diagonal), gradient, held)
+                if step is None or not -0.5 * float(gradient @ step) >= _ENOUGH:
+                    break
+                shorter = self._longest(u) / np.maximum(np.abs(step), 1e-300)
+                tried = np.clip(u + step * min(1.0, float(shorter.min())), low, high)
+                found, slope = self._evaluate(tried)
+                if found < stat:
+                    break
+                damping = max(damping * 8.0, 1e-2)
+            if not found < stat:
+                break
+            u, stat, gradient = tried, found, slope
+            damping = max(damping * 0.2, 1e-6)
+        self._u = u
+        return stat + self._zero
+
+    def polish(self, progress: Progress) -> CommonFit:
+        """On to the bottom, with errors and the verdict."""
+        self._progress, self._calls = progress, 0
+        u, hessian = _newton(self._evaluate, self._u, self._bounds)
+        stat, gradient = self._evaluate(u)
+        if not _edm(hessian, gradient) < _EDM_VALID:
+            search: Any = minimize  # its stubs know no function that returns the gradient as well
+            u = search(
+                self._evaluate, u, jac=True, method="L-BFGS-B", bounds=self._bounds,
+                options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 200},
+            ).x  # fmt: skip
+            u, hessian = _newton(self._evaluate, u, self._bounds)
+            stat, gradient = self._evaluate(u)
+        self._u = u
+        values = self._start + u * self._scale
+        errors = np.full(len(u), np.nan)
+        message, success = "The common shape was found.", True
+        low, high = self._bounds.T
+        edge = [n for n, near in zip(self._names, np.minimum(u - low, high - u), strict=True)
+                if near < 1e-3]  # fmt: skip
+        edm = _edm(hessian, gradient)
+        if not np.isfinite(edm):
+            message, success = "The common shape has no minimum; start closer to the source", False
+        else:
+            errors = np.sqrt(2.0 * np.diag(np.linalg.inv(hessian))) * self._scale
+            if edge:
+                message, success = f"The common {edge[0]} ran to the edge of the map", False
+            elif not edm < _EDM_VALID:
+                success = False
+                message = f"The common shape was not reached (estimated distance {edm:.2g})"
+        values = np.where(self._even, np.abs(values), values)
+        return CommonFit(
+            success,
+            message,
+            stat + self._zero,
+            dict(zip(self._names, map(float, values), strict=True)),
+            dict(zip(self._names, map(float, errors), strict=True)),
+        )
+
+
+def fit_common(shapes: Sequence[CommonShape], progress: Progress) -> CommonFit:
+    """The lowest of the minima below some starts; those that end higher are not followed to theirs.
+
+    If the lowest is none the next one is taken, and if there is none at all the first is told.
+    """
+    tried = sorted(((shape.descend(), i) for i, shape in enumerate(shapes)))
+    first: CommonFit | None = None
+    for _, i in tried:
+        found = shapes[i].polish(progress)
+        if found.success:
+            return found
+        first = first or found
+    if first is None:
+        raise FitError("energy dependence: nothing was fitted")
+    return first
+
+
+def _edm(hessian: FloatArray, gradient: FloatArray) -> float:
+    """Expected further gain, infinite where the second derivatives are not those of a minimum."""
     if np.linalg.eigvalsh(hessian)[0] <= 0:
-        message, success = "The common shape has no minimum; start closer to the source", False
-    else:
-        inverse = np.linalg.inv(hessian)
-        errors = np.sqrt(2.0 * np.diag(inverse)) * scale
-        edm = 0.5 * float(gradient @ inverse @ gradient)
-        if edge:
-            message, success = f"The common {edge[0]} ran to the edge of the map", False
-        elif not edm < _EDM_VALID:
-            message, success = (
-                f"The common shape was not reached (estimated distance {edm:.2g})",
-                False,
-            )
-    even = [parts[0].likelihood.evaluator.is_even(source, name) for name in names]
-    values = np.where(even, np.abs(values), values)
-    return CommonFit(
-        success,
-        message,
-        stat + zero,
-        dict(zip(names, map(float, values), strict=True)),
-        dict(zip(names, map(float, errors), strict=True)),
-    )
+        return np.inf
+    return 0.5 * float(gradient @ np.linalg.solve(hessian, gradient))
 
 
 def _newton(evaluate: Any, u: FloatArray, bounds: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -180,7 +283,7 @@ def _hessian(evaluate: Any, u: FloatArray) -> FloatArray:
     return np.asarray(0.5 * (hessian + hessian.T))
 
 
-def _scale(parts: list[_Band], source: str, name: str, i: int) -> float:
+def _scale(parts: list[_Band], i: int) -> float:
     """About one error: from the Fisher information of all bands."""
     information = 0.0
     for band in parts:

@@ -21,13 +21,13 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from ..dataset import MapDataset
-from ..errors import FitError, ImgfitError, InputError
+from ..errors import ImgfitError, InputError
 from ..fit import Fit, FitResult
 from ..models import Models
 from ..progress import Progress, part, silent
 from ..stats import sigma_of
 from .bands import energy_bands
-from .common_shape import CommonFit, fit_common
+from .common_shape import CommonFit, CommonShape, fit_common
 from .slices import band_models, slice_by_energy
 
 FloatArray = NDArray[np.float64]
@@ -254,14 +254,16 @@ def _compare(task: _Bands, free: list[str], progress: Progress) -> EnergyDepende
     ]
     starts += [{p: b.values[p] for p in free} for b in bands if b.success]
     starts = _distinct(starts, bands)
-    common = None
-    for number, start in enumerate(starts):
-        share = part(progress, *_share(0.5, 0.8, number, len(starts)))
-        found = fit_common(task.band_evaluators(start), task.source, free, share)
-        if common is None or (found.success, -found.stat) > (common.success, -common.stat):
-            common = found
-    if common is None:
-        raise FitError("energy dependence: nothing was fitted")
+    shapes = [
+        CommonShape(
+            task.band_evaluators(start),
+            task.source,
+            free,
+            part(progress, *_share(0.5, 0.75, number, len(starts))),
+        )
+        for number, start in enumerate(starts)
+    ]
+    common = fit_common(shapes, part(progress, 0.75, 0.8))
     shape = [dict(common.values)] if common.success else []
     bands = [
         task.better(number, band, shape, part(progress, *_share(0.8, 1.0, number, len(bands))))
