@@ -21,8 +21,13 @@ from imgfit_widgets.core.irf.background import Background2D, Background3D, fill_
 from imgfit_widgets.core.irf.fov import altaz_systems, radec_system
 from imgfit_widgets.core.irf.mixture import PSF_WIDTHS, from_annuli, king
 from imgfit_widgets.core.irf.psf import TablePSF
-from imgfit_widgets.core.makers.responses import Listed, OffsetResponses, ResponseCache
-from imgfit_widgets.core.maps import MapAxis, unit_vectors
+from imgfit_widgets.core.makers.responses import (
+    Listed,
+    OffsetResponses,
+    ResponseCache,
+    StackedResponses,
+)
+from imgfit_widgets.core.maps import MapAxis, WcsGeom, unit_vectors
 
 RUNS = [23523, 23526, 23559, 23592]
 
@@ -189,6 +194,53 @@ def test_responses_between_their_offsets_are_those_of_the_tables(store, gammapy_
 def _between(matrix, values):
     """Values (K, ...) taken to other offsets by a matrix (P, K)."""
     return (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
+
+
+@pytest.mark.parametrize("store", ["cta-1dc/index/gps", "hess-dl3-dr1"])
+def test_the_mean_of_runs_is_weighted_by_their_exposure(store, gammapy_data):
+    """Of runs that share their responses and of others, at each node of the grid."""
+    runs = (110380, 111140) if store.startswith("cta") else RUNS[:2]
+    axis = MapAxis.from_energy_bounds("0.5 TeV", "20 TeV", 2)
+    axis_true = MapAxis.from_energy_bounds("0.5 TeV", "20 TeV", 6, "energy_true")
+    geom = WcsGeom.create((1.0, -0.5), (2.0, 1.6), 0.2, frame="galactic")
+    stacked = StackedResponses(geom, axis, axis_true, psf=True, edisp=True)
+    rng, cache = np.random.default_rng(3), ResponseCache()
+    nodes = slice(1, geom.shape[0]), slice(0, geom.shape[1] - 2)
+    shape = nodes[0].stop - 1, nodes[1].stop
+    sums = {"psf": 0.0, "edisp": 0.0, "exposure": 0.0}
+    for run, livetime in zip((*runs, runs[0]), (900.0, 1500.0, 400.0), strict=True):
+        observation = DataStore.from_dir(gammapy_data / store).obs(run)
+        tables = {kind: getattr(observation, kind) for kind in ("aeff", "edisp", "psf")}
+        offsets = rng.uniform(0.0, 2.2, shape)
+        seen = rng.random(shape) < 0.7
+        responses = cache.get(tables, axis, axis_true, np.array([2.4]), exact=True)
+        stacked.add(responses, nodes, offsets, livetime, seen, np.stack([seen, seen]))
+        direct = OffsetResponses.of(tables, Listed(offsets.ravel()), axis, axis_true, exact=True)
+        place = np.searchsorted(direct.at.offsets, offsets)
+        weight = livetime * seen[..., None]
+        sums["psf"] += direct.psf[place] * weight[..., None]
+        sums["edisp"] += direct.photons[place] * weight[..., None]
+        sums["exposure"] += direct.area[place] * weight
+    psf, edisp = stacked.maps()
+    inside = (..., *nodes)
+    exposure = np.moveaxis(sums["exposure"], 2, 0)
+    for found in (psf, edisp):
+        np.testing.assert_allclose(found.exposure[inside], exposure, rtol=1e-3, atol=1.0)
+        assert not found.exposure[:, 0].any() and not found.exposure[..., -1].any()
+    used = exposure > 1e-3 * exposure.max()
+    radii = np.array([0.03, 0.06, 0.1, 0.2, 0.4])
+    held = [
+        contents(np.moveaxis(values, 1, -1)[used].T, radii)
+        for values in (
+            psf.weights[inside],
+            np.moveaxis(sums["psf"], (2, 3), (0, 1)) / np.maximum(exposure, 1e-9)[:, None],
+        )
+    ]
+    np.testing.assert_allclose(*held, atol=1e-3)
+    expected = np.moveaxis(sums["edisp"], (2, 3), (0, 1)) / np.maximum(exposure, 1e-9)[:, None]
+    np.testing.assert_allclose(
+        np.moveaxis(edisp.data[inside], 1, -1)[used], np.moveaxis(expected, 1, -1)[used], atol=2e-3
+    )
 
 
 def test_gaps_in_energy_are_filled_between_but_not_beyond():

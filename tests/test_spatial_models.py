@@ -39,6 +39,8 @@ from imgfit_widgets.core.models.regions import (
     read_regions,
     write_regions,
 )
+from imgfit_widgets.core.models.spatial import Wave
+from imgfit_widgets.core.plane import SkyPlane
 
 SHAPES = {
     "disk": DiskSpatialModel,
@@ -649,3 +651,28 @@ def test_regions_of_ds9_are_read_and_what_is_no_source_is_named(tmp_path: Path) 
     with pytest.raises(ModelError, match=r"regions\[0\]: a CirclePixelRegion is no shape"):
         read_regions(path)
     assert len(models_from_regions(models_to_regions(models))) == 2
+
+
+def test_rows_that_are_taken_for_straight_see_what_each_pixel_does():
+    """A wide Gaussian in a map of 5 deg: by rows and columns, and by each pixel's own place."""
+    geom = WcsGeom.create((0.2, 0.0), (5.0, 4.0), 0.04, frame="galactic")
+    ny, nx = geom.shape
+    counts = []
+    for tolerance in (5e-3, 0.0):
+        plane = SkyPlane(
+            geom, "galactic", (0.3, -0.1), 0.05, (6.0, 6.0), (0, ny, 0, nx), (3.0, tolerance)
+        )
+        wave = Wave.of(plane.east, plane.north)
+        shape = GaussianSpatialModel(sigma="0.9 deg").transform(
+            np.array([0.9, 0.0, 0.0]), wave, False
+        )[0]
+        along_x, along_y = plane.phase(0.0, 0.0)
+        image = plane.image(shape * along_y[:, None] * along_x * plane.window)
+        counts.append(plane.to_pixels(image[None])[0])
+        back = plane.to_cells(counts[-1][None])[0]
+        assert np.vdot(back, image) == pytest.approx(np.vdot(counts[-1], counts[-1]), rel=1e-12)
+    straight, exact = counts
+    assert not np.array_equal(straight, exact)
+    # Twice as far off without the areas of pixels away from the axes.
+    np.testing.assert_allclose(straight, exact, atol=4e-5 * exact.max())
+    assert straight.sum() == pytest.approx(exact.sum(), rel=1e-4)
