@@ -21,7 +21,7 @@ from .likelihood import Likelihood, Room
 from .live import LinearSolver
 from .progress import Progress, silent
 
-__all__ = ["EDM_VALID", "Minimiser", "newton_step"]
+__all__ = ["EDM_VALID", "Minimiser", "newton_step", "scored"]
 
 _SCORING_STEPS = 40
 _STRIDE = 5.0
@@ -126,39 +126,14 @@ class Minimiser:
         return step is not None and -0.5 * float(self._evaluate(u)[1] @ step) < EDM_VALID
 
     def _score(self, u: np.ndarray) -> np.ndarray:
-        """Damped steps (Levenberg-Marquardt) by the Fisher information.
+        def shorter(u: np.ndarray, step: np.ndarray) -> float:
+            return _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300)
 
-        Along the last step the curvature that was met there takes the expected one's place (a
-        BFGS update), because the two differ much where a source is far from its best size.
-        """
-        low, high = self._u_bounds()
-        stat, gradient = self._evaluate(u)
-        damping = 1e-3
-        last: tuple[np.ndarray, np.ndarray] | None = None
-        for _ in range(_SCORING_STEPS):
-            metric = self._information(u)
-            diagonal = np.maximum(np.diag(metric), 1e-12)
-            if last is not None:
-                metric = _secant(metric, *last)
-            while damping < 1e6:
-                held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
-                step = newton_step(metric + np.diag(damping * diagonal), gradient, held)
-                gain = -0.5 * float(gradient @ step) if step is not None else np.nan
-                if step is None or not gain >= 1e-2 or self.nfev >= self.max_calls:
-                    return u
-                step *= min(1.0, _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300))
-                tried = np.clip(u + step, low, high)
-                found, slope = self._evaluate(tried)
-                if found < stat:
-                    break
-                damping = max(damping * 8.0, 1e-2)
-            else:
-                return u
-            good = stat - found > 0.5 * gain
-            last = tried - u, slope - gradient
-            u, stat, gradient = tried, found, slope
-            damping = max(damping * (0.1 if good else 2.0), 1e-6)
-        return u
+        def spent() -> bool:
+            return self.nfev >= self.max_calls
+
+        bounds = self._u_bounds()
+        return scored(self._evaluate, self._information, shorter, u, bounds, spent)[0]
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
@@ -361,6 +336,67 @@ class Minimiser:
     def _information(self, u: np.ndarray) -> np.ndarray:
         x = self.origin + u * self.scale
         return self.likelihood.information(x) * np.outer(self.scale, self.scale)
+
+
+def scored(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    information: Callable[[np.ndarray], np.ndarray],
+    shorter: Callable[[np.ndarray, np.ndarray], float],
+    u: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    spent: Callable[[], bool] = bool,
+) -> tuple[np.ndarray, float]:
+    """Damped steps (Levenberg-Marquardt) by the Fisher information, as far as they gain much.
+
+    Along the last step the curvature that was met there takes the expected one's place (a BFGS
+    update), because the two differ much where a source is far from its best size.
+
+    Parameters
+    ----------
+    evaluate : callable
+        The statistic and its gradient.
+    information : callable
+        Expected second derivatives where it was evaluated last.
+    shorter : callable
+        What part of a step from u may be gone; more than 1 is all of it.
+    u : ndarray
+        Where to start.
+    bounds : (low, high)
+    spent : callable
+        Whether to stop.
+
+    Returns
+    -------
+    u : ndarray
+    stat : float
+    """
+    low, high = bounds
+    stat, gradient = evaluate(u)
+    damping = 1e-3
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    for _ in range(_SCORING_STEPS):
+        metric = information(u)
+        diagonal = np.maximum(np.diag(metric), 1e-12)
+        if last is not None:
+            metric = _secant(metric, *last)
+        while damping < 1e6:
+            held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
+            step = newton_step(metric + np.diag(damping * diagonal), gradient, held)
+            gain = -0.5 * float(gradient @ step) if step is not None else np.nan
+            if step is None or not gain >= 1e-2 or spent():
+                return u, stat
+            tried = np.clip(u + step * min(1.0, shorter(u, step)), low, high)
+            found, slope = evaluate(tried)
+            if found < stat:
+                break
+            damping = max(damping * 8.0, 1e-2)
+        else:
+            return u, stat
+        good = stat - found > 0.5 * gain
+        last = tried - u, slope - gradient
+        u, stat, gradient = tried, found, slope
+        damping = max(damping * (0.1 if good else 2.0), 1e-6)
+    return u, stat
 
 
 def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..dataset import MapDataset
 from ..errors import FitError
 from ..likelihood import Likelihood, limits_of
 from ..live import LinearSolver
-from ..minimise import newton_step
+from ..minimise import scored
 from ..models import Models
 from ..progress import Progress
 
@@ -33,9 +33,6 @@ _EDM_VALID = 1e-3
 """Expected further gain below which a minimum is one; the linear part is solved to about 1e-6."""
 _STEP = 0.05
 """Step of the differences for the second derivatives, in errors."""
-_SCORING_STEPS = 40
-_ENOUGH = 1e-2
-"""Expected gain of a scoring step at which Newton's take over."""
 
 
 @dataclass(frozen=True)
@@ -148,42 +145,23 @@ class CommonShape:
         stat = sum(one[0] for one in found) - self._zero
         return stat, np.sum([one[1] for one in found], axis=0) * self._scale
 
-    def _metric(self) -> FloatArray:
+    def _information(self, u: FloatArray) -> FloatArray:
         """Expected second derivatives where it was evaluated last."""
         found = sum(part.information() for part in self._parts)
         return np.asarray(found * np.outer(self._scale, self._scale))
 
-    def _longest(self, u: FloatArray) -> FloatArray:
-        """How far each may go in one step: half of what the source seems to be wide."""
+    def _shorter(self, u: FloatArray, step: FloatArray) -> float:
+        """Steps lead no further than half of what the source seems to be wide."""
         sizes = np.abs((self._start + u * self._scale) * self._units)[self._sizes]
         wide = sizes.max(initial=self._width)
-        return np.where(self._angular, 0.5 * wide / (self._scale * self._units), 5.0)
+        longest = np.where(self._angular, 0.5 * wide / (self._scale * self._units), 5.0)
+        return float((longest / np.maximum(np.abs(step), 1e-300)).min())
 
     def descend(self) -> float:
-        """Go down as far as the Fisher information leads (Levenberg-Marquardt): the statistic."""
-        u, (low, high) = self._u, self._bounds.T
-        stat, gradient = self._evaluate(u)
-        damping = 1e-3
-        for _ in range(_SCORING_STEPS):
-            information = self._metric()
-            diagonal = np.maximum(information.diagonal(), 1e-12)
-            found, slope, tried = np.inf, gradient, u
-            while damping < 1e6:
-                held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
-                step = newton_step(information + np.diag(damping * diagonal), gradient, held)
-                if step is None or not -0.5 * float(gradient @ step) >= _ENOUGH:
-                    break
-                shorter = self._longest(u) / np.maximum(np.abs(step), 1e-300)
-                tried = np.clip(u + step * min(1.0, float(shorter.min())), low, high)
-                found, slope = self._evaluate(tried)
-                if found < stat:
-                    break
-                damping = max(damping * 8.0, 1e-2)
-            if not found < stat:
-                break
-            u, stat, gradient = tried, found, slope
-            damping = max(damping * 0.2, 1e-6)
-        self._u = u
+        """Go down as far as the Fisher information leads: the statistic there."""
+        self._u, stat = scored(
+            self._evaluate, self._information, self._shorter, self._u, tuple(self._bounds.T)
+        )
         return stat + self._zero
 
     def polish(self, progress: Progress) -> CommonFit:
