@@ -196,9 +196,13 @@ def _between(matrix, values):
     return (matrix @ values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
 
 
-@pytest.mark.parametrize("store", ["cta-1dc/index/gps", "hess-dl3-dr1"])
-def test_the_mean_of_runs_is_weighted_by_their_exposure(store, gammapy_data):
+@pytest.mark.parametrize(
+    ("store", "at_once"),
+    [("cta-1dc/index/gps", 1 << 21), ("cta-1dc/index/gps", 300), ("hess-dl3-dr1", 1 << 21)],
+)
+def test_the_mean_of_runs_is_weighted_by_their_exposure(store, at_once, gammapy_data, monkeypatch):
     """Of runs that share their responses and of others, at each node of the grid."""
+    monkeypatch.setattr("imgfit_widgets.core.makers.responses._AT_ONCE", at_once)
     runs = (110380, 111140) if store.startswith("cta") else RUNS[:2]
     axis = MapAxis.from_energy_bounds("0.5 TeV", "20 TeV", 2)
     axis_true = MapAxis.from_energy_bounds("0.5 TeV", "20 TeV", 6, "energy_true")
@@ -221,6 +225,8 @@ def test_the_mean_of_runs_is_weighted_by_their_exposure(store, gammapy_data):
         sums["psf"] += direct.psf[place] * weight[..., None]
         sums["edisp"] += direct.photons[place] * weight[..., None]
         sums["exposure"] += direct.area[place] * weight
+    nowhere = np.zeros((0, 0), dtype=bool)
+    stacked.add(responses, (slice(0, 0),) * 2, nowhere * 1.0, 1.0, nowhere, nowhere[None])
     psf, edisp = stacked.maps()
     inside = (..., *nodes)
     exposure = np.moveaxis(sums["exposure"], 2, 0)

@@ -39,6 +39,8 @@ _OTHERS = np.array([np.delete(_POINTS, point) for point in range(len(_POINTS))])
 _SAME = 1e-5
 # Values that are added to a map at once, in the processor's cache.
 _CACHED = 1 << 16
+# Values of the energy dispersion that are held beside the map of it.
+_AT_ONCE = 1 << 21
 
 
 class Pieces:
@@ -289,6 +291,19 @@ class StackedResponses:
         bands : ndarray of bool, shape (R, v, u)
             Where it enters the energy dispersion.
         """
+        if not offsets.size:
+            return
+        step = max(1, _AT_ONCE // (offsets.shape[1] * self.axis_true.nbin * self.axis.nbin))
+        if len(offsets) > step:
+            first = nodes[0].start
+            for start in range(0, len(offsets), step):
+                progress(start / len(offsets), "Stacking the energy dispersion")
+                stop = min(start + step, len(offsets))
+                rows = slice(start, stop)
+                within = slice(first + start, first + stop), nodes[1]
+                some = offsets[rows], livetime, seen[rows], bands[:, rows]
+                self.add(responses, within, *some, progress)
+            return
         matrix = responses.at.to(offsets.ravel())
         shape = (*offsets.shape, self.axis_true.nbin)
         exposure = np.maximum(matrix @ responses.area, 0.0).reshape(shape) * livetime
