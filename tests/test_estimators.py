@@ -397,10 +397,16 @@ def test_bands_and_common_shape_are_gammapys_where_its_minima_are(edm):
 
 def test_the_comparison_does_not_depend_on_the_start(edm):
     dataset, _ = edm
+    done = []
     found = [
-        EnergyDependentMorphologyEstimator().run(dataset, galactic_centre(sigma))
+        EnergyDependentMorphologyEstimator().run(
+            dataset,
+            galactic_centre(sigma),
+            lambda fraction, _, sigma=sigma: done.append((sigma, fraction)),
+        )
         for sigma in (0.02, 0.1)
     ]
+    assert done == sorted(done)
     assert found[0].delta_ts == pytest.approx(found[1].delta_ts, abs=0.01)
     assert found[0].common.stat >= sum(band.stat for band in found[0].bands)
     table = found[0].to_table()

@@ -52,7 +52,7 @@ _EXPOSURE = 2e-4
 _STRAIGHT = 5e-3
 """To what part of its blurred size pixels must be where straight rows and columns have them."""
 _SAME_AREA = 4e-4
-"""And to what part of the distance, since areas of pixels are off by up to three times that."""
+"""And to what part of the distance from the centre, lest sides of pixels are not theirs either."""
 _RADIAL = 3000
 """Nodes of the PSF's transform along the wave number."""
 

@@ -134,7 +134,6 @@ class CommonShape:
         self._width = min(part.width() for part in self._parts)
         self._zero = 0.0
         self._u = np.zeros(len(names))
-        self._zero = self._evaluate(self._u)[0]
 
     def _evaluate(self, u: FloatArray) -> tuple[float, FloatArray]:
         """The statistic above that of the start, and its gradient, both by u."""
@@ -159,6 +158,7 @@ class CommonShape:
 
     def descend(self) -> float:
         """Go down as far as the Fisher information leads: the statistic there."""
+        self._zero = self._evaluate(self._u)[0]
         self._u, stat = scored(
             self._evaluate, self._information, self._shorter, self._u, tuple(self._bounds.T)
         )
