@@ -18,6 +18,8 @@ if [ "$(cat $venv/stamp 2>/dev/null)" != "$stamp" ]; then
     echo "$stamp" >$venv/stamp
 fi
 export PATH="$PWD/$venv/bin:$PATH"
+# Many tests start processes of their own, and each would compile the package anew.
+unset PYTHONDONTWRITEBYTECODE
 
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"

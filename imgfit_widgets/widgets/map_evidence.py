@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scipy.stats import chi2
-
 from ..core.inference_result import Localisation
 from ..core.models import SkyModel
 from ..core.models.spatial import Outline, ellipse
@@ -49,7 +47,7 @@ def error_ellipses(place: Localisation) -> list[Outline]:
     """The ellipses that hold the position with the probabilities `SHOWN`."""
     curves = []
     for probability in SHOWN:
-        reach = math.sqrt(float(chi2.ppf(probability, 2)))
+        reach = math.sqrt(-2.0 * math.log1p(-probability))
         axes = reach * place.semi_major, reach * place.semi_minor
         lon, lat = ellipse(place.lon, place.lat, *axes, math.radians(place.angle))
         curves.append((f"{100 * probability:.0f} % position", lon, lat))

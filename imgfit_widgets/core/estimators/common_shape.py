@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from ..dataset import MapDataset
 from ..errors import FitError
@@ -170,6 +169,9 @@ class CommonShape:
         u, hessian = _newton(self._evaluate, self._u, self._bounds)
         stat, gradient = self._evaluate(u)
         if not _edm(hessian, gradient) < _EDM_VALID:
+            # Loaded where it is needed, as most sessions end without it.
+            from scipy.optimize import minimize
+
             search: Any = minimize  # its stubs know no function that returns the gradient as well
             u = search(
                 self._evaluate, u, jac=True, method="L-BFGS-B", bounds=self._bounds,
