@@ -16,7 +16,7 @@ PACKAGE = ROOT / "imgfit_widgets"
 # Later layers import from earlier ones. Modules of one layer may import each other, without a
 # cycle, only inside a folder (``irf``, ``models``, ``widgets``) or where CHAINS says so.
 LAYERS = [
-    ["core.errors", "core.products", "core.progress", "core.yaml_text"],
+    ["core.derivatives", "core.errors", "core.products", "core.progress", "core.yaml_text"],
     ["core.fields", "core.paths"],
     ["core.options"],
     ["core.config", "core.maps", "core.stats", "core.parallel"],
@@ -27,8 +27,9 @@ LAYERS = [
     ["core.selection"],
     ["core.pixels", "core.plane"],
     ["core.response"],
+    ["core.source_state"],
     ["core.source"],
-    ["core.extended"],
+    ["core.extended", "core.flat"],
     ["core.evaluator"],
     ["core.likelihood"],
     ["core.fits_maps"],

@@ -175,7 +175,7 @@ def test_the_phase_of_the_pixels_changes_no_total_and_no_error(spatial: Any, pha
     for dataset in (shifted((0.0, 0.0)), shifted(phase)):
         evaluator = Evaluator([dataset], models)
         image = evaluator.npred_of("src", evaluator.x0)[0]
-        covariance = np.linalg.inv(evaluator.information(evaluator.x0))
+        covariance = np.linalg.inv(evaluator.derivatives(evaluator.x0).expected)
         found.append((image.sum(), np.sqrt(np.diag(covariance))))
     assert found[1][0] == pytest.approx(found[0][0], rel=5e-4)
     # Errors do depend on it a little: pixels are as wide as the narrowest part of the PSF.

@@ -205,9 +205,18 @@ def test_gradient_and_information_are_those_of_differences(
     stack = np.array(columns)
     expected = 2 * (stack / evaluator.npred(x)[0].ravel()) @ stack.T
     scale = np.sqrt(np.diag(expected))
-    found = evaluator.information(x) / np.outer(scale, scale)
-    # It leaves out the drift of exposure and PSF with position.
-    np.testing.assert_allclose(found, expected / np.outer(scale, scale), atol=0.02)
+    found = evaluator.derivatives(x)
+    assert found.stat == evaluator.stat(x)
+    np.testing.assert_allclose(found.gradient, gradient, rtol=1e-9)
+    both = np.outer(scale, scale)
+    np.testing.assert_allclose(found.expected / both, expected / both, atol=1e-3)
+    rows = []
+    for i in range(len(x)):
+        step = np.zeros(len(x))
+        step[i] = min(0.01 / scale[i], 1e-3)
+        ends = [evaluator.stat_and_gradient(x + s)[1] for s in (step, -step)]
+        rows.append((ends[0] - ends[1]) / (2 * step[i]))
+    np.testing.assert_allclose(found.observed / both, np.array(rows) / both, rtol=1e-3, atol=5e-3)
 
 
 def test_a_new_plane_changes_nothing() -> None:
@@ -281,7 +290,9 @@ def test_any_values_on_the_way_of_a_fit_give_finite_numbers(kind: str) -> None:
         stat, gradient = evaluator.stat_and_gradient(x)
         assert np.isfinite(stat), x
         assert np.all(np.isfinite(gradient)), x
-        assert np.all(np.isfinite(evaluator.information(x)))
+        derivatives = evaluator.derivatives(x)
+        assert np.all(np.isfinite(derivatives.expected))
+        assert np.all(np.isfinite(derivatives.observed))
 
 
 # --- fits

@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from .derivatives import Derivatives
 from .errors import DataError, ModelError
-from .extended import ExtendedSource, FlatSource
+from .extended import ExtendedSource
+from .flat import FlatSource
 from .models import (
     ConstantSpatialModel,
     FoVBackgroundModel,
@@ -104,10 +106,10 @@ class Evaluator:
         """Position of a parameter among all parameters."""
         return self._place[(model, parameter)]
 
-    def stat(self, x: np.ndarray) -> float:
-        """Cash statistic over the fit mask."""
+    def stat(self, x: np.ndarray, ahead: bool = False) -> float:
+        """Cash statistic over the fit mask; ``ahead`` if its derivatives will be asked for next."""
         p = self.full(x)
-        return sum(term.evaluate(p, None) for term in self.terms)
+        return sum(term.evaluate(p, None, ahead) for term in self.terms)
 
     def stat_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Cash statistic and its derivatives with respect to ``x``."""
@@ -116,18 +118,17 @@ class Evaluator:
         stat = sum(term.evaluate(p, gradient) for term in self.terms)
         return stat, gradient[self.free_places] * self.units
 
-    def information(self, x: np.ndarray) -> np.ndarray:
-        """Expected second derivatives of the statistic, shape (n_free, n_free).
+    def derivatives(self, x: np.ndarray) -> Derivatives:
+        """The statistic and its derivatives up to the second.
 
-        The Fisher information: never negative, also where the statistic itself curves down. The
-        drift of the response with position is left out of it.
+        The Fisher information and the exact second derivatives, but for how the drift of the
+        response with position goes on to change: per degree it is small, and what it would be
+        multiplied with are residuals.
         """
         p = self.full(x)
-        place = {int(place): i for i, place in enumerate(self.free_places)}
-        matrix = np.zeros((len(x), len(x)))
-        for term in self.terms:
-            term.add_information(p, place, matrix)
-        return matrix * np.outer(self.units, self.units)
+        found = Derivatives.zero(len(p))
+        found.stat = sum(term.differentiate(p, found) for term in self.terms)
+        return found.of(self.free_places, self.units)
 
     def npred(self, x: np.ndarray) -> list[np.ndarray]:
         """Predicted counts of each dataset, background included, shape (band, y, x)."""
@@ -167,6 +168,16 @@ class Evaluator:
         p = self.full(x)
         for term in self.terms:
             term.lay_out(p)
+
+    def set_rough(self, rough: bool) -> None:
+        """Let the prediction of extended sources be off by a few per cent, for a quick way down.
+
+        Takes effect with `recentre`.
+        """
+        for term in self.terms:
+            term.rough = rough
+            for source in term.sources:
+                source.rough = rough
 
     def position_on_map(self, model: str, x: np.ndarray) -> bool:
         """Whether a source at ``x`` lies on a pixel of at least one dataset."""
@@ -341,6 +352,23 @@ class _Norm:
         for place, column in self.columns(p).items():
             gradient[place] += float(slope @ column)
 
+    def add_curvature(self, p: np.ndarray, slope: np.ndarray, found: Derivatives) -> None:
+        """The same, with what the second derivatives of each band's factor add."""
+        self.add_gradient(p, slope, found.gradient)
+        if not self._free & {self.tilt, self.reference}:
+            return
+        norm, tilt, reference = p[[self.norm, self.tilt, self.reference]]
+        shape, distance = self.shape(p), self._distance(p)
+        second = {
+            (self.norm, self.tilt): -distance,
+            (self.norm, self.reference): tilt / reference,
+            (self.tilt, self.tilt): norm * distance**2,
+            (self.tilt, self.reference): norm * (1.0 - tilt * distance) / reference,
+            (self.reference, self.reference): norm * tilt * (tilt - 1.0) / reference**2,
+        }
+        for (one, other), factor in second.items():
+            found.bend(one, other, float(slope @ (shape * factor)))
+
     def _distance(self, p: np.ndarray) -> np.ndarray:
         return np.asarray(self._log_energy - math.log(p[self.reference]))
 
@@ -409,6 +437,7 @@ class DatasetTerm:
         self._ones = np.ones(self.shape[0])
         self.outside = self.totals
         self.regions: list[Region] | None = None
+        self.rough = False
 
     def factor(self, p: np.ndarray) -> np.ndarray:
         """Background factor of each band."""
@@ -420,6 +449,8 @@ class DatasetTerm:
 
     def suit(self, p: np.ndarray) -> None:
         """Compute Gaussians on a plane from now on where the exposure under them asks for it."""
+        if self.rough:
+            return
         for number, source in enumerate(self.sources):
             if type(source) is Source and source.needs_plane(p):
                 self.sources[number] = ExtendedSource(*source.compiled_from)
@@ -456,13 +487,13 @@ class DatasetTerm:
             self.lay_out(p)
         return self.regions or []
 
-    def evaluate(self, p: np.ndarray, gradient: np.ndarray | None) -> float:
+    def evaluate(self, p: np.ndarray, gradient: np.ndarray | None, ahead: bool = False) -> float:
         """Statistic; adds to ``gradient`` (by all parameters, canonical units) if given."""
         regions = self.settle(p)
         factor = self.factor(p)
         stat, by_factor = self.outside.stat_and_slope(factor)
         for region in regions:
-            states = self._states(region, p, gradient is not None)
+            states = self._states(region, p, ahead or gradient is not None)
             mu = region.predicted(factor, states)
             if gradient is None:
                 stat += region.poisson.sum(mu)
@@ -479,34 +510,42 @@ class DatasetTerm:
     def _states(self, region: Region, p: np.ndarray, slopes: bool) -> list[Any]:
         return [self.sources[m].state(p, slopes) for m in region.members]
 
-    def add_information(self, p: np.ndarray, free: dict[int, int], matrix: np.ndarray) -> None:
-        """Add this dataset's Fisher information to ``matrix``, whose rows ``free`` gives."""
+    def differentiate(self, p: np.ndarray, found: Derivatives) -> float:
+        """Statistic; adds its derivatives (by all parameters, canonical units) to ``found``."""
         regions = self.settle(p)
         factor = self.factor(p)
         norm: dict[int, np.ndarray] = {}
+        stat, by_factor = self.outside.stat_and_slope(factor)
         if self.norm is not None:
             norm = self.norm.columns(p)
-            rows = np.array([free[place] for place in norm], dtype=int)
-            slopes = np.array(list(norm.values())).reshape(len(rows), -1)
-            content = self.outside.background / np.maximum(factor, FLOOR)
-            matrix[rows[:, None], rows] += 2.0 * (slopes * content) @ slopes.T
+            slopes = np.array(list(norm.values())).reshape(len(norm), -1)
+            expected = 2.0 * self.outside.background / np.maximum(factor, FLOOR)
+            observed = self.outside.curvature(factor)
+            found.add(list(norm), (slopes * expected) @ slopes.T, (slopes * observed) @ slopes.T)
         for region in regions:
             states = self._states(region, p, True)
             mu = region.predicted(factor, states)
+            part, slope, curvature = region.poisson.derivatives(mu)
+            stat += part
+            by_factor = by_factor + sum_of_product(slope, region.background)
             images = {k: region.background * v[:, None, None] for k, v in norm.items()}
             for state, cut in zip(states, region.slices, strict=True):
                 for place, column in state.source.columns(state).items():
-                    if place in free and column.shape == mu.shape and place not in images:
+                    if column.shape == mu.shape and place not in images:
                         images[place] = column
-                    elif place in free:
+                    else:
                         image = images.setdefault(place, np.zeros_like(mu))
                         image[cut] += column
-            rows = np.array([free[place] for place in images], dtype=int)
-            weight = 2.0 / np.maximum(mu, region.poisson.floor)
+                state.source.add_curvature(state, slope[cut], found)
+            stack = np.array([image.ravel() for image in images.values()])
+            stack = stack.reshape(len(images), mu.size)
+            expected = 2.0 / np.maximum(mu, region.poisson.floor)
             if region.poisson.weight is not None:
-                weight *= region.poisson.weight
-            stack = np.array([image.ravel() for image in images.values()]).reshape(len(rows), -1)
-            matrix[rows[:, None], rows] += gram(stack, weight.ravel())
+                expected *= region.poisson.weight
+            found.add(list(images), gram(stack, expected.ravel()), gram(stack, curvature.ravel()))
+        if self.norm is not None:
+            self.norm.add_curvature(p, by_factor, found)
+        return stat
 
 
 def _no_less_than_0(values: np.ndarray) -> np.ndarray:

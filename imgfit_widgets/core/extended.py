@@ -1,4 +1,4 @@
-"""Extended sources of any shape in one dataset, and emission that fills the map.
+"""Extended sources of any shape in one dataset.
 
 An `ExtendedSource` is computed on a `SkyPlane` around it. Its Fourier transform is a closed form
 (`SpatialModel.transform`), so that it is placed exactly, whatever its size in pixels, and every
@@ -20,24 +20,31 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 from scipy import fft
 
+from .derivatives import Derivatives
 from .errors import DataError
 from .maps import unit_vectors
 from .models import GaussianSpatialModel, SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
+from .pixels import between, bilinear, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
 from .source import EDGE, Source, tail_reach
 
-__all__ = ["ExtendedSource", "FlatSource"]
+__all__ = ["ExtendedSource"]
 
 _MARGIN_DEG = 0.06
 """How far a source may move at least before its plane follows."""
+_NEAR = 0.5
+"""Part of how far it may move or grow within which a new plane would be no better."""
+_SAME_CELLS = 1e-3
+"""And part of its fineness, where that sets the cells."""
+_ROUGH = 100.0
+"""How much more than the following is good enough for a rough plane."""
 _ALIAS = 1e-4
 """Part of a point's spectrum that may lie beyond what the cells can represent."""
 _MAX_CELL_DEG = 0.1
@@ -81,7 +88,8 @@ class ExtendedSource(Source):
         self._varied = sorted(free_shape)
         self._tangent: TangentPoint | None = None
         self._plane: SkyPlane | None = None
-        self._reach_range = (0.0, 0.0)
+        self._own_reach, self._reach_range = 0.0, (0.0, 0.0)
+        self._own_fineness: float | None = None  # where the cells follow it
         self._parts = 1  # of a cell's side, over which the exposure is averaged
         self._smallest: float | None = None
         self._laid_out: tuple[float, ...] = ()
@@ -90,6 +98,10 @@ class ExtendedSource(Source):
         self._node = np.empty(0, dtype=np.int32)
         self._mixing = self.exposure = np.empty(0)
         self._template: np.ndarray | None = None
+
+    @property
+    def is_point(self) -> bool:
+        return False
 
     @property
     def plane(self) -> SkyPlane:
@@ -111,12 +123,25 @@ class ExtendedSource(Source):
         low, high = self._reach_range
         return bool(low <= self.spatial.reach(values) <= high)
 
+    def _is_near(self, p: np.ndarray) -> bool:
+        """Whether the plane is nearly the one that would be laid out here."""
+        if self._tangent is None or not self.stays(p):
+            return False
+        u, v, _ = self._tangent.place(float(p[self._lon]), float(p[self._lat]))
+        reach = self.spatial.reach(p[self._shape])
+        near = math.hypot(u, v) <= _NEAR * self._margin
+        near &= abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach)
+        if self._own_fineness is not None:
+            change = self._fineness(p[self._shape]) / self._own_fineness
+            near &= abs(change - 1.0) <= _SAME_CELLS
+        return near
+
     def lay_out(self, p: np.ndarray) -> None:
         """Put the plane and the rectangle around the source."""
         # All but the amplitude, which changes nothing here.
         spectrum = [i for i in self._spectrum if i != self.linear]
-        here = tuple(p[[self._lon, self._lat, *self._shape, *spectrum]])
-        if here == self._laid_out:
+        here = (float(self.rough), *p[spectrum])
+        if here == self._laid_out and self._is_near(p):
             return
         self._laid_out = here
         lon, lat = float(p[self._lon]), float(p[self._lat])
@@ -128,6 +153,7 @@ class ExtendedSource(Source):
         own = self.spatial.reach(values)
         grown = 1.2 * own + 0.3 * float(widths.min())
         self._margin = max(_MARGIN_DEG, 0.1 * (own + psf))
+        self._own_reach = own
         self._reach_range = 0.4 * own if own > psf else 0.0, grown
         reach = min(grown + psf + self._margin, 170.0)
         self.box = self._box_around(lon, lat, reach)
@@ -141,17 +167,19 @@ class ExtendedSource(Source):
         cell, blurred = self._cell_size(mixture, values)
         own_box = self._box_around(lon, lat, grown + self._margin)
         self._parts = 1
-        if self._response.exposure_step(own_box, cell) > EDGE:
+        if not self.rough and self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
             cell = max(min(cell, blurred), 2.0 * half / _MAX_CELLS)
             step = _ACROSS_EDGE * self._response.exposure_pixel
             self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
+        self._own_fineness = self._fineness(values) if cell > blurred else None
         width = _mean_width(mixture, widths)
         seen = own + 2.0 * width
         # The edges of other shapes are as sharp as the PSF.
         smooth = self._fineness(values) if isinstance(self.spatial, GaussianSpatialModel) else 0.0
         straight = min(_STRAIGHT * math.hypot(width, smooth), _SAME_AREA * seen)
+        straight *= _ROUGH if self.rough else 1.0
         self._plane = plane = SkyPlane(
             self.geom,
             self.model.frame,
@@ -197,7 +225,8 @@ class ExtendedSource(Source):
         weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
         cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
         passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
-        enough = int(np.searchsorted(passed, _ALIAS))
+        alias = _ALIAS * (_ROUGH if self.rough else 1.0)
+        enough = int(np.searchsorted(passed, alias))
         blurred = float(cells[max(enough - 1, 0)])
         self._smallest = None
         if isinstance(self.spatial, TemplateSpatialModel):
@@ -217,7 +246,7 @@ class ExtendedSource(Source):
         strength = np.abs(self.spatial.transform(shrunk, wave, False)[0]).max(axis=(1, 2))
         # Cells increase: the largest strength at this or any larger wave number.
         passed *= np.maximum.accumulate(strength)
-        held = int(np.searchsorted(passed, _ALIAS))
+        held = int(np.searchsorted(passed, alias))
         if held > enough:
             self._smallest = 0.75 * self._fineness(values)
         return float(cells[max(held - 1, 0)]), blurred
@@ -273,23 +302,38 @@ class ExtendedSource(Source):
         """
         plane = self.plane
         mixing, images = self._response.exposure_images
-        geom = self._exposure_geom
-        if self._parts > 1 and (axes := plane.axes(geom, self._parts, reach, _ACROSS_PIXEL)):
-            cells = self._low_waves_along(images, *axes)
+        geom, axes = self._exposure_geom, None
+        if self._parts > 1:
+            axes = plane.axes(geom, self._parts, reach, _ACROSS_PIXEL)
+        if axes:
+            x, y = axes
         else:
             x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(), self.model.frame))
-            cells = self._low_waves(images, x, y) if self._parts > 1 else bilinear(images, x, y)
+        # Only the pixels that the cells lie on.
+        (x, columns), (y, rows) = (
+            within(at, size) for at, size in zip((x, y), images.shape[:0:-1], strict=True)
+        )
+        images = images[:, rows, columns]
         # The few combinations that matter here, weighted by the counts of each true energy.
-        sample = cells[:, ::3, ::3].reshape(len(cells), -1)
+        middle = (x[0, ::3], y[0, ::3, None]) if axes else (x[::3, ::3], y[::3, ::3])
+        sample = bilinear(images, *np.broadcast_arrays(*middle)).reshape(len(images), -1)
         scale = share / np.maximum(np.abs(mixing @ sample.mean(axis=1)), 1e-300)
         scale = np.maximum(scale, 1e-7 * max(float(scale.max()), 1e-300))
         # Of all true energies at once by way of the few images' own lengths and angles.
         size, turn = np.linalg.eigh(sample @ sample.T)
-        within = turn * np.sqrt(np.maximum(size, 0.0))
-        left, strength, _ = np.linalg.svd(scale[:, None] * mixing @ within, full_matrices=False)
-        left = left[:, strength > _EXPOSURE * max(float(strength[0]), 1e-300)]
+        spread = turn * np.sqrt(np.maximum(size, 0.0))
+        left, strength, _ = np.linalg.svd(scale[:, None] * mixing @ spread, full_matrices=False)
+        least = _EXPOSURE * (_ROUGH if self.rough else 1.0)
+        left = left[:, strength > least * max(float(strength[0]), 1e-300)]
         self._mixing = left / scale[:, None]
-        self.exposure = np.tensordot(left.T @ (scale[:, None] * mixing), cells, axes=1)
+        few = left.T @ (scale[:, None] * mixing)
+        images = product(few, images.reshape(len(images), -1)).reshape(-1, *images.shape[1:])
+        if axes:
+            self.exposure = self._low_waves_along(images, x, y)
+        elif self._parts > 1:
+            self.exposure = self._low_waves(images, x, y)
+        else:
+            self.exposure = bilinear(images, x, y)
 
     def _low_waves_along(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The same as `_low_waves` where rows and columns of cells are those of pixels.
@@ -299,25 +343,22 @@ class ExtendedSource(Source):
         plane, parts = self.plane, self._parts
         offsets = points(parts) * plane.cell
         kept = self._inside[0], self._inside[: plane.shape[0] // 2 + 1, 0]
-        matrices, spans = [], []
+        matrices = []
         for at, waves, held, size in zip(
             (x, y), plane.waves, kept, images.shape[:0:-1], strict=True
         ):
             left, part = between(at, size)
-            # Only the pixels that the cells lie on.
-            first, stop = int(left.min()), min(int(left.max()) + 2, size)
-            spans.append(slice(first, stop))
-            sampled = np.zeros((*at.shape, stop - first))
+            sampled = np.zeros((*at.shape, size))
             place = np.arange(at.size)
             flat = sampled.reshape(at.size, -1)
-            flat[place, left.ravel() - first] = 1.0 - part.ravel()
-            flat[place, np.minimum(left + 1, size - 1).ravel() - first] += part.ravel()
+            flat[place, left.ravel()] = 1.0 - part.ravel()
+            flat[place, np.minimum(left + 1, size - 1).ravel()] += part.ravel()
             spectrum = fft.rfft(sampled, axis=1)
             shift = np.exp(-1j * offsets[:, None] * waves) * (held / parts)
             mean = np.einsum("pk,pkj->kj", shift, spectrum)
             matrices.append(fft.irfft(mean, at.shape[1], axis=0))
         along_x, along_y = matrices
-        return product(product(along_y, images[:, spans[1], spans[0]]), along_x.T)
+        return product(product(along_y, images), along_x.T)
 
     def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """What waves longer than two cells have of the exposure, for cells at pixels x, y of it.
@@ -380,10 +421,13 @@ class ExtendedSource(Source):
             moved = np.einsum("ptr,tw->ptrw", local.edisp[1:], weights[0])
             moved += np.einsum("tr,ptw->ptrw", local.edisp[0], weights[1:])
             unit_slopes = np.einsum("tk,ptrw->prkw", strength, moved)
+        spectrum = p[self._spectrum]
+        spectrum[self._linear_at] = 1.0
         return ExtendedState(
             self,
             plane,
             0.0,
+            spectrum,
             base,
             shape,
             values,
@@ -399,51 +443,79 @@ class ExtendedSource(Source):
         )
 
     def columns(self, state: ExtendedState) -> dict[int, np.ndarray]:  # type: ignore[override]
-        """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx).
+        """Derivatives of the counts in the rectangle by each free parameter, shape (R, ny, nx).
 
-        At a response that does not vary with position: for the Fisher information. ``state`` has
-        slopes.
+        ``state`` has slopes.
         """
-        amplitude = state.amplitude
-        by_u, by_v = (amplitude * state.counts_of(s) for s in state.moved())
+        amplitude, free = state.amplitude, self._free
         by_shape = {
             k: amplitude * state.counts_of(state.shape_slopes[k] * state.base)
             for k in (self._varied if state.shape_slopes else ())
         }
-        found = {self.linear: state.template()}
-        for place, k in ((self._lon, 0), (self._lat, 1)):
-            found[place] = by_u * state.on_plane[0, k] + by_v * state.on_plane[1, k]
-        found |= {self._shape[k]: column for k, column in by_shape.items()}
-        if self._phi in by_shape:
-            found[self._lon] = found[self._lon] + by_shape[self._phi] * state.turn
-        if self._shape_free:
-            for i, place in enumerate(self._spectrum):
-                if i != self._linear_at:
-                    rate = state.flux_slopes[i][:, None] * self._mixing
-                    unit = np.einsum("tk,trw->rkw", rate, state.spread)
-                    found[place] = amplitude * state.counts_with(unit)
+        found = {self._shape[k]: column for k, column in by_shape.items()}
+        if self.linear in free:
+            found[self.linear] = state.template()
+        if free & {self._lon, self._lat}:
+            by_u, by_v = (amplitude * state.counts_of(s) for s in state.moved())
+            drift = np.tensordot(state.jacobian.T, state.unit_slopes, axes=1)
+            for k, place in enumerate((self._lon, self._lat)):
+                if place in free:
+                    found[place] = by_u * state.on_plane[0, k] + by_v * state.on_plane[1, k]
+                    found[place] += amplitude * state.counts_with(drift[k])
+            if self._phi in by_shape and self._lon in free:
+                found[self._lon] += by_shape[self._phi] * state.turn
+        for i in self._free_flux():
+            unit = self._unit_of(state, state.flux_slopes[i])
+            found[self._spectrum[i]] = amplitude * state.counts_with(unit)
         return found
+
+    def _unit_of(self, state: ExtendedState, flux: np.ndarray) -> np.ndarray:
+        """`ExtendedState.unit` of another flux (T,)."""
+        return np.asarray(np.einsum("tk,trw->rkw", flux[:, None] * self._mixing, state.spread))
 
     def add_gradient(  # type: ignore[override]
         self, state: ExtendedState, slope: np.ndarray, gradient: np.ndarray
     ) -> None:
         """Add to ``gradient`` what follows from the statistic's derivative by each pixel."""
-        plane, amplitude = state.plane, state.amplitude
+        self._add_gradient(state, *self._pulled_back(state, slope), gradient)
+
+    def _pulled_back(
+        self, state: ExtendedState, slope: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """From the derivative by each pixel's counts to those by what they are made of.
+
+        By the cells' spectra, to be weighted; by the mixtures (R, k, W); by the spectrum of the
+        shape, whose real part times real changes of it is what they are worth. At amplitude 1.
+        """
+        plane = state.plane
         weight = plane.column_weight / (plane.shape[0] * plane.shape[1])
         there = plane.spectrum(plane.to_cells(slope)) * plane.window
-        by_unit = np.stack(
+        by_unit = self._by_unit(state.exposed, there)
+        back = plane.image((state.transfer * there[:, None]).sum(axis=0))
+        back = plane.spectrum((self.exposure * back).sum(axis=0))
+        return there, by_unit, np.conj(back) * state.base * weight
+
+    def _by_unit(self, exposed: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """What spectra (k, ...) behind each mixture are worth to slopes (R, ...): (R, k, W)."""
+        plane = self.plane
+        weight = plane.column_weight / (plane.shape[0] * plane.shape[1])
+        return np.stack(
             [
-                [
-                    self._by_width((t.real * e.real + t.imag * e.imag) * weight)
-                    for e in state.exposed
-                ]
+                [self._by_width((t.real * e.real + t.imag * e.imag) * weight) for e in exposed]
                 for t in there
             ]
         )
+
+    def _add_gradient(
+        self,
+        state: ExtendedState,
+        there: np.ndarray,
+        by_unit: np.ndarray,
+        share: np.ndarray,
+        gradient: np.ndarray,
+    ) -> None:
+        plane, amplitude = state.plane, state.amplitude
         gradient[self.linear] += float(np.vdot(by_unit, state.unit))
-        back = plane.image((state.transfer * there[:, None]).sum(axis=0))
-        back = plane.spectrum((self.exposure * back).sum(axis=0))
-        share = np.conj(back) * state.base * weight
         moving = (share * state.shape).imag
         by_uv = np.array([plane.along_east(moving), plane.along_north(moving)])
         by_lonlat = by_uv @ state.on_plane
@@ -465,6 +537,54 @@ class ExtendedSource(Source):
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
                     gradient[place] += amplitude * float(state.flux_slopes[i] @ by_flux)
+
+    def add_curvature(  # type: ignore[override]
+        self, state: ExtendedState, slope: np.ndarray, found: Derivatives
+    ) -> None:
+        """`add_gradient`, and what the statistic's slope makes of the counts' second derivatives.
+
+        Not of those of the PSF and the energy dispersion.
+        """
+        plane, amplitude = state.plane, state.amplitude
+        there, by_unit, share = self._pulled_back(state, slope)
+        own = np.zeros_like(found.gradient)
+        self._add_gradient(state, there, by_unit, share, own)
+        found.gradient += own
+        varied = self._varied if state.shape_slopes else []
+        chosen = self._free_flux()
+        places = [self._lon, self._lat, *(self._shape[k] for k in varied)]
+        if amplitude:
+            for place in places + [self._spectrum[i] for i in chosen]:
+                found.bend(self.linear, place, own[place] / amplitude)
+        # By u, v and the shape as it lies on the plane.
+        count = 2 + len(varied)
+        second = np.zeros((count, count))
+        real, imaginary = np.ascontiguousarray(share.real), np.ascontiguousarray(share.imag)
+        still = (share * state.shape).real
+        second[0, 0] = -float(still.sum(axis=0) @ plane.waves[0] ** 2)
+        second[1, 1] = -float((still * plane.north**2).sum())
+        second[0, 1] = second[1, 0] = -float((still * plane.east * plane.north).sum())
+        for a, k in enumerate(varied, start=2):
+            moving = imaginary * state.shape_slopes[k]
+            second[:2, a] = second[a, :2] = plane.along_east(moving), plane.along_north(moving)
+        if varied:
+            second[2:, 2:] = self.spatial.curvature(state.values, self._wave, real, varied)
+        turn = np.eye(count)
+        turn[:2, :2] = state.on_plane
+        if self._phi in varied:
+            turn[2 + varied.index(self._phi), 0] = state.turn
+        found.add(places, 0.0, amplitude * turn.T @ second @ turn)
+        if not chosen:
+            return
+        ways = [*state.moved(), *(state.shape_slopes[k] * state.base for k in varied)]
+        worth = np.stack([self._by_unit(state.exposed_of(way), there).ravel() for way in ways])
+        for i in chosen:
+            across = turn.T @ (worth @ self._unit_of(state, state.flux_slopes[i]).ravel())
+            for place, value in zip(places, across, strict=True):
+                found.bend(place, self._spectrum[i], amplitude * float(value))
+        for (i, k), flux in self._flux_curvatures(state.spectrum).items():
+            bend = float(np.vdot(by_unit, self._unit_of(state, flux)))
+            found.bend(self._spectrum[i], self._spectrum[k], amplitude * bend)
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the PSF at the source."""
@@ -498,13 +618,15 @@ class ExtendedSource(Source):
 class ExtendedState:
     """An extended source at given parameters, at amplitude 1.
 
-    ``base`` and ``shape`` multiply to the spectrum of the source on the cells; ``unit`` (R, k, W)
-    are counts by band, exposure image and width, ``unit_slopes`` their derivatives by pixel x, y.
+    ``spectrum`` are its parameters; ``base`` and ``shape`` multiply to the transform of the source
+    on the cells; ``unit`` (R, k, W) are counts by band, exposure image and width, ``unit_slopes``
+    their derivatives by pixel x, y.
     """
 
     source: ExtendedSource
     plane: SkyPlane
     amplitude: float
+    spectrum: np.ndarray
     base: np.ndarray
     shape: np.ndarray
     values: np.ndarray
@@ -526,9 +648,10 @@ class ExtendedState:
     @cached_property
     def exposed(self) -> np.ndarray:
         """Spectra of the source times each exposure image, shape (k, north, half east)."""
-        return self._exposed(self.shape * self.base)
+        return self.exposed_of(self.shape * self.base)
 
-    def _exposed(self, spectrum: np.ndarray) -> np.ndarray:
+    def exposed_of(self, spectrum: np.ndarray) -> np.ndarray:
+        """The same of another spectrum on the cells."""
         return self.plane.spectrum(self.source.exposure * self.plane.image(spectrum))
 
     def _to_pixels(self, exposed: np.ndarray, transfer: np.ndarray) -> np.ndarray:
@@ -549,7 +672,7 @@ class ExtendedState:
 
     def counts_of(self, spectrum: np.ndarray) -> np.ndarray:
         """Counts at amplitude 1 of another spectrum on the cells."""
-        return self._to_pixels(self._exposed(spectrum), self.transfer)
+        return self._to_pixels(self.exposed_of(spectrum), self.transfer)
 
     def counts_with(self, unit: np.ndarray) -> np.ndarray:
         """Counts of the source with other mixtures (R, k, W)."""
@@ -561,136 +684,8 @@ class ExtendedState:
         return spectrum * self.plane.east, spectrum * self.plane.north
 
 
-class FlatSource(Source):
-    """Emission of the same brightness everywhere, which the PSF does not change."""
-
-    def __init__(
-        self,
-        model: SkyModel,
-        dataset: DatasetLike,
-        response: Response,
-        place: dict[tuple[str, str], int],
-        free: set[int],
-    ) -> None:
-        super().__init__(model, dataset, response, place, free)
-        self._value = place[(model.name, "value")]
-        ny, nx = self.geom.shape
-        self.box = (0, ny, 0, nx)
-        self._centre_pixel = 0.5 * (nx - 1), 0.5 * (ny - 1)
-        geom = dataset.exposure.geom
-        self._mixing, images = response.exposure_images
-        if not response.same_pixels:
-            lon, lat = self.geom.pixel_lonlat
-            x, y = geom.lonlat_to_pix(*geom.from_frame(lon, lat, self.geom.frame))
-            images = bilinear(images, x, y)
-        self._images = images * np.nan_to_num(self.geom.solid_angle())
-        edisp = response.at(*self._centre_pixel).edisp[0]
-        # Counts in each band per flux and true energy, on the exposure images: shape (T, R, k).
-        self._turn_over = np.einsum("tk,tr->trk", self._mixing, edisp)
-
-    def position(self, p: np.ndarray) -> tuple[float, float, np.ndarray]:
-        """The centre of the map, wherever that is."""
-        return (*self._centre_pixel, np.zeros((2, 2)))
-
-    def stays(self, p: np.ndarray) -> bool:
-        return True
-
-    def lay_out(self, p: np.ndarray) -> None:
-        """The rectangle is the map."""
-
-    def psf_width(self, p: np.ndarray) -> float:
-        """No width: what the PSF does to it cannot be seen."""
-        return float(np.median(self._response.widths))
-
-    def _new_state(self, p: np.ndarray, slopes: bool) -> FlatState:
-        return FlatState(self, 0.0, float(p[self._value]), *self._unit_flux(p))
-
-    def image(self, flux: np.ndarray) -> np.ndarray:
-        """Counts (R, y, x) at brightness 1 of a flux (T,)."""
-        return np.tensordot(np.tensordot(flux, self._turn_over, axes=1), self._images, axes=1)
-
-    def columns(self, state: FlatState) -> dict[int, np.ndarray]:  # type: ignore[override]
-        """Derivatives of the counts by each parameter, shape (R, ny, nx)."""
-        found = {
-            self.linear: state.template(),
-            self._value: state.amplitude * self.image(state.flux),
-        }
-        if self._shape_free:
-            for i, place in enumerate(self._spectrum):
-                if i != self._linear_at:
-                    scale = state.amplitude * state.value
-                    found[place] = scale * self.image(state.flux_slopes[i])
-        return found
-
-    def add_gradient(  # type: ignore[override]
-        self, state: FlatState, slope: np.ndarray, gradient: np.ndarray
-    ) -> None:
-        """Add to ``gradient`` what follows from the statistic's derivative by each pixel."""
-        by_images = np.tensordot(slope, self._images, axes=([1, 2], [1, 2]))
-        by_flux = np.einsum("trk,rk->t", self._turn_over, by_images)
-        gradient[self.linear] += state.value * float(state.flux @ by_flux)
-        gradient[self._value] += state.amplitude * float(state.flux @ by_flux)
-        for i, place in enumerate(self._spectrum):
-            if i != self._linear_at:
-                scale = state.amplitude * state.value
-                gradient[place] += scale * float(state.flux_slopes[i] @ by_flux)
-
-
-@dataclass
-class FlatState:
-    """Flat emission at given parameters; ``flux`` (T,) is that at amplitude 1."""
-
-    source: FlatSource
-    amplitude: float
-    value: float
-    flux: np.ndarray
-    flux_slopes: np.ndarray
-    has_slopes: ClassVar[bool] = True
-
-    @cached_property
-    def _template(self) -> np.ndarray:
-        return self.source.image(self.flux) * self.value
-
-    def template(self) -> np.ndarray:
-        """Counts at amplitude 1, shape (R, ny, nx)."""
-        return self._template
-
-    def counts(self) -> np.ndarray:
-        """Counts."""
-        return self._template * self.amplitude
-
-
 def _mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:
     """Root mean square of the widths (deg) of a mixture."""
     total = float(mixture.sum())
     variance = float(mixture @ widths**2) / total if total > 0 else 0.0
     return math.sqrt(variance) if variance > 0 else float(widths[0])
-
-
-def between(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixel of ``size`` before each position, and how far on to the next one that is."""
-    at = np.clip(np.nan_to_num(at, nan=-1.0), 0.0, size - 1.0)
-    before = at.astype(np.int32)
-    return before, at - before
-
-
-def bilinear(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Values of images (k, ny, nx) between pixel centres, shape (k, ...).
-
-    Beyond the outer ones those next to them.
-    """
-    ny, nx = images.shape[-2:]
-    (left, x), (low, y) = between(x, nx), between(y, ny)
-    right = np.minimum(left + 1, nx - 1)
-    low, high = low * nx, np.minimum(low + 1, ny - 1) * nx
-    corners = [
-        (low + left, (1.0 - x) * (1.0 - y)),
-        (low + right, x * (1.0 - y)),
-        (high + left, (1.0 - x) * y),
-        (high + right, x * y),
-    ]
-    found = np.empty((len(images), *x.shape))
-    for k, image in enumerate(images):
-        # `take` of one plane at a time: indexing the stack takes five times as long.
-        found[k] = sum(image.ravel().take(place) * weight for place, weight in corners)
-    return found

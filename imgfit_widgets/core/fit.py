@@ -79,7 +79,7 @@ class Fit:
         progress : Progress
             Called during the fit; may raise `Cancelled`.
         on_step : callable, optional
-            Called with a `FitStep` every few evaluations.
+            Called with a `FitStep` at each evaluation.
 
         Raises
         ------

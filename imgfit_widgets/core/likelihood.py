@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from .derivatives import Derivatives
 from .errors import ModelError
 from .evaluator import DatasetLike, Evaluator
 from .models import Models, Parameter, Prior, SkyModel
@@ -94,9 +95,12 @@ class Likelihood:
             prior.penalty(float(x[i]))[0] for i, prior in self.priors
         )
 
-    def stat(self, x: np.ndarray) -> float:
-        """Cash statistic over the fit mask, and the priors."""
-        return self.evaluator.stat(self._all(x)) + self.prior_stat(x)
+    def stat(self, x: np.ndarray, ahead: bool = False) -> float:
+        """Cash statistic over the fit mask, and the priors.
+
+        ``ahead`` if its derivatives will be asked for next.
+        """
+        return self.evaluator.stat(self._all(x), ahead) + self.prior_stat(x)
 
     def stat_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivatives with respect to ``x``."""
@@ -110,14 +114,27 @@ class Likelihood:
             gradient[i] += slope
         return stat, gradient
 
+    def derivatives(self, x: np.ndarray) -> Derivatives:
+        """The statistic, its gradient, and its expected and exact second derivatives by ``x``."""
+        found = self.evaluator.derivatives(self._all(x))
+        if self._spread is not None:
+            found = found.through(self._spread)
+        found.stat += self.fixed_prior_stat
+        for i, prior in self.priors:
+            added, slope, second = prior.penalty(float(x[i]))
+            found.stat += added
+            found.gradient[i] += slope
+            found.add([i], second, second)
+        return found
+
     def information(self, x: np.ndarray) -> np.ndarray:
         """Expected second derivatives of the statistic, shape (n_free, n_free)."""
-        matrix = self.evaluator.information(self._all(x))
-        if self._spread is not None:
-            matrix = self._spread.T @ matrix @ self._spread
-        for i, prior in self.priors:
-            matrix[i, i] += prior.penalty(float(x[i]))[2]
-        return matrix
+        return self.derivatives(x).expected
+
+    @property
+    def has_extended(self) -> bool:
+        """Whether a source has an extent of its own."""
+        return any(not s.is_point for term in self.terms for s in term.sources)
 
     def recentre(self, x: np.ndarray) -> None:
         """Place every rectangle around its source at ``x``."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .derivatives import Derivatives
 from .fit_result import FitStep
 from .likelihood import Likelihood, Room
 from .live import LinearSolver
@@ -26,6 +27,10 @@ __all__ = ["EDM_VALID", "Minimiser", "newton_step", "scored"]
 _SCORING_STEPS = 40
 _STRIDE = 5.0
 """How far a position or size may go in one scoring step, in scales."""
+_SCORED = 1e-2
+"""The scoring ends when a step is expected to gain less."""
+_CURVED = 0.02
+"""Part of the expected curvature that the true one has to have for steps by it."""
 _NEWTON_STEPS = 12
 _EDM = 1e-9
 """Newton stops when the expected further gain in the statistic is below this."""
@@ -47,6 +52,11 @@ class Minimiser:
         Evaluations after which it gives up.
     progress, on_step
         As for `Fit.solve`.
+
+    Attributes
+    ----------
+    information : ndarray, shape (n, n)
+        Expected second derivatives by the parameters where it last asked for them.
     """
 
     def __init__(
@@ -68,6 +78,8 @@ class Minimiser:
         self.room = Room.of(likelihood)
         self.lower, self.upper = self.room.lower, self.room.upper
         self._last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.empty(0))
+        self._derived: tuple[bytes, Derivatives] = (b"", Derivatives.zero(0))
+        self.information = np.zeros((0, 0))
         self._zero = 0.0
 
     # --- the function that Minuit sees
@@ -79,13 +91,39 @@ class Minimiser:
         if key != self._last[0]:
             x = self.origin + u * self.scale
             stat, gradient = self.likelihood.stat_and_gradient(x)
-            self.nfev += 1
             if not np.isfinite(stat) or not np.all(np.isfinite(gradient)):
                 stat, gradient = 1e30, np.zeros(len(u))
             self._last = (key, stat, gradient * self.scale)
-            if self.nfev % 5 == 1:
-                self._report(x, stat)
+            self._count(x, stat)
         return self._last[1] - self._zero, self._last[2]
+
+    def _stat(self, u: np.ndarray) -> float:
+        """The statistic where its derivatives may be asked for next."""
+        x = self.origin + u * self.scale
+        stat = self.likelihood.stat(x, ahead=True)
+        self._count(x, stat)
+        return stat - self._zero if np.isfinite(stat) else 1e30
+
+    def _derivatives(self, u: np.ndarray) -> Derivatives:
+        """The statistic and its derivatives by u."""
+        x = self.origin + u * self.scale
+        key = x.tobytes()
+        if key != self._derived[0]:
+            self._derived = key, self.likelihood.derivatives(x)
+            self.information = self._derived[1].expected
+        found = self._derived[1].of(slice(None), self.scale)
+        found.stat -= self._zero
+        return found
+
+    def _count(self, x: np.ndarray, stat: float) -> None:
+        self.nfev += 1
+        self._report(x, stat)
+
+    def _recentre(self, x: np.ndarray) -> None:
+        """Place every source's rectangle around it: the statistic changes by its last digits."""
+        self.likelihood.recentre(x)
+        self._last = (b"", 0.0, np.empty(0))
+        self._derived = (b"", Derivatives.zero(0))
 
     def stat_and_slope(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivatives by u."""
@@ -93,7 +131,7 @@ class Minimiser:
         return stat + self._zero, slope
 
     def _report(self, x: np.ndarray, stat: float) -> None:
-        self.progress(1.0 - 30.0 / (30.0 + self.nfev), f"Fitting: {self.nfev} evaluations")
+        self.progress(1.0 - 8.0 / (8.0 + self.nfev), f"Fitting: {self.nfev} evaluations")
         if self.on_step is not None:
             values = dict(zip(self.likelihood.names, map(float, x), strict=True))
             self.on_step(FitStep(self.nfev, float(stat), values))
@@ -102,9 +140,16 @@ class Minimiser:
     def run(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Down to the bottom: the point, its Hessian and what a limit holds, in u."""
         self._report(self.origin, np.nan)
-        self._start()
-        u = self._score(np.zeros(len(self.origin)))
-        u, hessian, held = self._polish(u)
+        try:
+            self.likelihood.evaluator.set_rough(True)
+            self._start()
+            u, here = self._score(np.zeros(len(self.origin)))
+        finally:
+            self.likelihood.evaluator.set_rough(False)
+        if self.likelihood.has_extended:
+            self._recentre(self.origin + u * self.scale)
+            u, here = self._score(u)
+        u, hessian, held = self._polish(u, here.observed)
         for _ in range(4):
             if self._is_bottom(u, hessian, held) or self.nfev > self.max_calls:
                 break
@@ -117,15 +162,14 @@ class Minimiser:
         """Take a minimum that is known already for the origin."""
         self.origin = np.clip(x, self.lower, self.upper)
         self.scale = np.where(errors > 0, errors, 1.0)
-        self.likelihood.recentre(self.origin)
-        self._last = (b"", 0.0, np.empty(0))
+        self._recentre(self.origin)
         self._zero = self._evaluate(np.zeros(len(x)))[0] + self._zero
 
     def _is_bottom(self, u: np.ndarray, hessian: np.ndarray, held: np.ndarray) -> bool:
         step = newton_step(hessian, self._evaluate(u)[1], held)
         return step is not None and -0.5 * float(self._evaluate(u)[1] @ step) < EDM_VALID
 
-    def _score(self, u: np.ndarray) -> np.ndarray:
+    def _score(self, u: np.ndarray) -> tuple[np.ndarray, Derivatives]:
         def shorter(u: np.ndarray, step: np.ndarray) -> float:
             return _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300)
 
@@ -133,13 +177,13 @@ class Minimiser:
             return self.nfev >= self.max_calls
 
         bounds = self._u_bounds()
-        return scored(self._evaluate, self._information, shorter, u, bounds, spent)[0]
+        return scored(self._stat, self._derivatives, shorter, u, bounds, spent)
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
         ev = self.likelihood
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
-        ev.recentre(self.origin)
+        self._recentre(self.origin)
         p = ev.full(self.origin)
         linear = self.solver.solve(p)
         for place, value in zip(linear.places, linear.values, strict=True):
@@ -150,7 +194,8 @@ class Minimiser:
         x = p[ev.free_places] / ev.units
         x = ev.off_saddle(np.clip(x, self.lower, self.upper))
         p = ev.full(x)
-        known = np.diag(ev.information(x))
+        start = ev.derivatives(x)
+        known = np.diag(start.expected)
         width = min((float(s.psf_width(p)) for t in ev.terms for s in t.sources), default=0.05)
         for i, (model, name) in enumerate(ev.names):
             place, unit = int(ev.free_places[i]), ev.units[i]
@@ -172,9 +217,8 @@ class Minimiser:
                 most = 0.03 * max(abs(x[i]), 1.0) if name != "reference" else 0.1
                 error = np.sqrt(2.0 / known[i]) if known[i] > 0 else np.inf
                 self.scale[i] = float(np.clip(error, 0.01 * most, most))
-        self.origin = x
-        self._last = (b"", 0.0, np.empty(0))
-        self._zero = self._evaluate(np.zeros(len(x)))[0] + self._zero
+        self.origin, self._zero = x, start.stat
+        self._derived, self.information = (x.tobytes(), start), start.expected
 
     def _minuit(self, u: np.ndarray) -> np.ndarray:
         # Loaded where it is needed: most fits end without it.
@@ -199,32 +243,18 @@ class Minimiser:
         low, high = self._u_bounds()
         return np.asarray((u - low < 1e-3) | (high - u < 1e-3))
 
-    def _hessian(self, u: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """Second derivatives; those of what is held are 0.
+    def _polish(
+        self, u: np.ndarray, hessian: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Newton steps to the bottom; returns the point, its Hessian and what a limit holds.
 
-        Exact among amplitudes and norms, by central differences of the exact gradient elsewhere.
+        ``hessian`` if it is known at u already; it is 0 for what is held.
         """
-        n = len(u)
-        hessian = np.zeros((n, n))
-        like, x = self.likelihood, self.origin + u * self.scale
-        like.recentre(x)
-        self._last = (b"", 0.0, np.empty(0))
-        linear = self.solver.curvature(like.full(x))
-        solved = np.isin(like.free_places, linear.places)
-        for i in np.flatnonzero(~held & ~solved):
-            step = np.zeros(n)
-            step[i] = 0.02
-            hessian[i] = (self._evaluate(u + step)[1] - self._evaluate(u - step)[1]) / 0.04
-        hessian[solved] = hessian[:, solved].T
-        unit = like.units[solved] * self.scale[solved]
-        hessian[np.ix_(solved, solved)] = linear.hessian * np.outer(unit, unit)
-        hessian[held] = hessian[:, held] = 0.0
-        return 0.5 * (hessian + hessian.T)
-
-    def _polish(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Newton steps to the bottom; returns the point, its Hessian and what a limit holds."""
         held = self._at_bound(u)
-        hessian = self._hessian(u, held)
+        self._recentre(self.origin + u * self.scale)
+        if hessian is None:
+            hessian = self._derivatives(u).observed
+        hessian = _free_of(hessian, held)
         low, high = self._u_bounds()
         stat, gradient = self._evaluate(u)
         travelled = 0.0
@@ -248,7 +278,8 @@ class Minimiser:
             if travelled > 0.1:
                 travelled = 0.0
                 held = self._at_bound(u)
-                hessian = self._hessian(u, held)
+                self._recentre(self.origin + u * self.scale)
+                hessian = _free_of(self._derivatives(u).observed, held)
                 stat, gradient = self._evaluate(u)
         return u, hessian, held
 
@@ -338,25 +369,32 @@ class Minimiser:
         return self.likelihood.information(x) * np.outer(self.scale, self.scale)
 
 
+def _free_of(hessian: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Second derivatives without those of what is held."""
+    return np.where(held | held[:, None], 0.0, hessian)
+
+
 def scored(
-    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    information: Callable[[np.ndarray], np.ndarray],
+    stat_of: Callable[[np.ndarray], float],
+    derivatives: Callable[[np.ndarray], Derivatives],
     shorter: Callable[[np.ndarray, np.ndarray], float],
     u: np.ndarray,
     bounds: tuple[np.ndarray, np.ndarray],
     spent: Callable[[], bool] = bool,
-) -> tuple[np.ndarray, float]:
-    """Damped steps (Levenberg-Marquardt) by the Fisher information, as far as they gain much.
+) -> tuple[np.ndarray, Derivatives]:
+    """Damped steps (Levenberg-Marquardt) down, as far as they gain much.
 
-    Along the last step the curvature that was met there takes the expected one's place (a BFGS
-    update), because the two differ much where a source is far from its best size.
+    By the second derivatives where they curve upwards in all directions, as they do near a minimum;
+    elsewhere by the Fisher information. Along the last step the curvature that was met there then
+    takes the expected one's place (a BFGS update), because the two differ much where a source is
+    far from its best size.
 
     Parameters
     ----------
-    evaluate : callable
-        The statistic and its gradient.
-    information : callable
-        Expected second derivatives where it was evaluated last.
+    stat_of : callable
+        The statistic.
+    derivatives : callable
+        With its derivatives, where it was evaluated last.
     shorter : callable
         What part of a step from u may be gone; more than 1 is all of it.
     u : ndarray
@@ -368,35 +406,46 @@ def scored(
     Returns
     -------
     u : ndarray
-    stat : float
+    here : Derivatives
     """
     low, high = bounds
-    stat, gradient = evaluate(u)
+    here = derivatives(u)
     damping = 1e-3
     last: tuple[np.ndarray, np.ndarray] | None = None
     for _ in range(_SCORING_STEPS):
-        metric = information(u)
-        diagonal = np.maximum(np.diag(metric), 1e-12)
-        if last is not None:
-            metric = _secant(metric, *last)
+        gradient = here.gradient
+        held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
+        diagonal = np.maximum(np.diag(here.expected), 1e-12)
+        metric = here.observed
+        if not _curves_up(metric, diagonal, held):
+            metric = here.expected if last is None else _secant(here.expected, *last)
         while damping < 1e6:
-            held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
             step = newton_step(metric + np.diag(damping * diagonal), gradient, held)
             gain = -0.5 * float(gradient @ step) if step is not None else np.nan
-            if step is None or not gain >= 1e-2 or spent():
-                return u, stat
+            if step is None or not gain >= _SCORED or spent():
+                return u, here
             tried = np.clip(u + step * min(1.0, shorter(u, step)), low, high)
-            found, slope = evaluate(tried)
-            if found < stat:
+            found = stat_of(tried)
+            if found < here.stat:
                 break
             damping = max(damping * 8.0, 1e-2)
         else:
-            return u, stat
-        good = stat - found > 0.5 * gain
-        last = tried - u, slope - gradient
-        u, stat, gradient = tried, found, slope
+            return u, here
+        good = here.stat - found > 0.5 * gain
+        before, here = here, derivatives(tried)
+        last, u = (tried - u, here.gradient - before.gradient), tried
         damping = max(damping * (0.1 if good else 2.0), 1e-6)
-    return u, stat
+    return u, here
+
+
+def _curves_up(hessian: np.ndarray, diagonal: np.ndarray, held: np.ndarray) -> bool:
+    """Whether second derivatives are, in all directions, some part of the expected ones."""
+    free = np.flatnonzero(~held)
+    if not len(free):
+        return True
+    scale = np.sqrt(diagonal[free])
+    values = np.linalg.eigvalsh(hessian[free[:, None], free] / (scale[:, None] * scale))
+    return bool(values[0] > _CURVED)
 
 
 def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -27,6 +27,8 @@ _DEG = math.pi / 180.0
 _TAPS = 6
 _UNEQUAL = 3e-5
 """How far, in parts of the distance, rows and columns may be off before areas are unequal too."""
+_APART = 8
+"""Pixels from one whose area is computed to the next."""
 _MANY_CELLS = 60_000
 _THREADS = 2
 """Threads of the Fourier transform of many cells; as many anywhere, as bits may depend on it."""
@@ -312,14 +314,28 @@ class SkyPlane(TangentPoint):
             )
         )
         at = round(middle[0]) - x0, round(middle[1]) - y0
-        share = None
-        if unequal:
-            _, _, area = self._pixel_sides()
-            share = np.nan_to_num(area / np.abs(sides[0] * sides[1][:, None]), nan=1.0)
+        share = self._area_share(*sides) if unequal else None
         return _Straight(rows, columns, share), [
             (float(sides[0][at[0]]), 0.0),
             (0.0, float(sides[1][at[1]])),
         ]
+
+    def _area_share(self, along_x: np.ndarray, along_y: np.ndarray) -> np.ndarray:
+        """Areas of the box's pixels over the products of the sides of their columns and rows.
+
+        It varies so slowly that a few pixels and straight lines between them do.
+        """
+        y0, y1, x0, x1 = self.box
+        (x, to_x), (y, to_y) = (_hats(first, stop) for first, stop in ((x0, x1), (y0, y1)))
+        (u1, v1), (u2, v2), (u3, v3), (u4, v4) = (
+            self._on_plane(x + dx, (y + dy)[:, None])
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))
+        )
+        area = 0.25 * np.abs((u1 - u2) * (v3 - v4) - (v1 - v2) * (u3 - u4))
+        side_x = np.interp(x, np.arange(x0, x1), along_x)
+        side_y = np.interp(y, np.arange(y0, y1), along_y)
+        share = area / np.abs(side_x * side_y[:, None])
+        return np.asarray(to_y @ np.nan_to_num(share, nan=1.0) @ to_x.T)
 
     def _pixel_sides(self) -> tuple[Pair, tuple[Pair, Pair], np.ndarray]:
         """Positions of the box's pixels on the plane, their sides there along x, y, and areas."""
@@ -410,6 +426,13 @@ class _Scattered:
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
         flat = self._transpose @ pixels.reshape(len(pixels), -1).T
         return np.ascontiguousarray(flat.T).reshape(len(pixels), *self._cells)
+
+
+def _hats(first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """A few places from ``first`` to before ``stop``, and what makes all (n, few) of them."""
+    some = np.linspace(first, stop - 1, max(2, math.ceil((stop - first) / _APART) + 1))
+    place = np.arange(stop - first) * ((len(some) - 1) / max(stop - 1 - first, 1))
+    return some, np.maximum(1.0 - np.abs(place[:, None] - np.arange(len(some))), 0.0)
 
 
 def points(count: int) -> np.ndarray:

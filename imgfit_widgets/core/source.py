@@ -8,20 +8,19 @@ shapes the source.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from scipy.special import erfc
 
+from .derivatives import Derivatives
 from .errors import ModelError
 from .models import SkyModel, SpectralModel
 from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
-from .products import product
 from .response import DatasetLike, PixelPosition, Response
+from .source_state import SourceState
 
-__all__ = ["EDGE", "Source", "SourceState", "tail_reach"]
+__all__ = ["EDGE", "Source", "tail_reach"]
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
@@ -58,6 +57,7 @@ class Source:
         free: set[int],
     ) -> None:
         self.compiled_from = model, dataset, response, place, free
+        self._free = free
         self.model, self.geom, self._response = model, dataset.geom, response
         self.dataset_name = dataset.name
         self._spectral: SpectralModel = model.spectral_model
@@ -92,6 +92,8 @@ class Source:
         self._sigma_range = (0.0, 0.0)
         self._moments: ExposureMoments | None = None
         self._even = 0.0
+        self.rough = False
+        """Whether a prediction that is off by a few per cent will do."""
         self.whole_map = False
         """Whether the rectangle is the map: where pixels have nothing but the source's tail."""
 
@@ -102,6 +104,11 @@ class Source:
         if key != self._place_key:
             self._place_key, self._place = key, self._pixel.at(*key)
         return self._place
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it has no size."""
+        return self._sigma is None
 
     def on_map(self, p: np.ndarray) -> bool:
         """Whether the position falls onto a pixel."""
@@ -283,10 +290,13 @@ class Source:
         if self._moments is not None:
             exposure, order = self._uneven(local.exposure, x, y, size, np.array(scale))
         rho = xy / (scale[0] * scale[1])
+        spectrum = p[self._spectrum]
+        spectrum[self._linear_at] = 1.0
         return SourceState(
             self,
             0.0,
             jacobian,
+            spectrum,
             flux,
             flux_slopes,
             exposure,
@@ -333,27 +343,75 @@ class Source:
         if y1 > y0 and x1 > x0:
             image[:, y0:y1, x0:x1] += self.state(p).counts()
 
-    def columns(self, state: SourceState) -> dict[int, np.ndarray]:
-        """Derivatives of the counts in the rectangle by each parameter, shape (R, ny, nx).
+    def _free_flux(self) -> list[int]:
+        """Which parameters of the spectrum are free, other than the amplitude."""
+        if not self._shape_free:
+            return []
+        return [
+            i
+            for i, place in enumerate(self._spectrum)
+            if i != self._linear_at and place in self._free
+        ]
 
-        At a response that does not vary with position: for the Fisher information.
+    def _flux_curvatures(self, values: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+        """Second derivatives of the flux (T,) at amplitude 1 by free parameters of the spectrum.
+
+        By differences of its exact slopes.
         """
-        by_x, by_y, by_size = state.slopes()
-        jacobian = state.jacobian
-        found = {
-            self.linear: state.template(),
-            self._lon: by_x * jacobian[0, 0] + by_y * jacobian[1, 0],
-            self._lat: by_x * jacobian[0, 1] + by_y * jacobian[1, 1],
-        }
-        if self._sigma is not None:
-            found[self._sigma] = by_size
-        if self._shape_free:
-            mean = state.exposure[0, :, 0, 0]
-            for i, place in enumerate(self._spectrum):
-                if i != self._linear_at:
-                    rate = state.amplitude * state.flux_slopes[i] * mean
-                    found[place] = state.plain_image(np.tensordot(rate, state.spread, axes=1))
+        chosen, found = self._free_flux(), {}
+        for i in chosen:
+            step = 1e-4 * max(abs(values[i]), 1e-2)
+            ends = []
+            for sign in (1.0, -1.0):
+                moved = values.copy()
+                moved[i] += sign * step
+                ends.append(self._spectral.integral_values(moved, *self._energies)[1])
+            for k in chosen:
+                if k >= i:
+                    found[i, k] = (ends[0][k] - ends[1][k]) / (2.0 * step)
         return found
+
+    def columns(self, state: SourceState) -> dict[int, np.ndarray]:
+        """Derivatives of the counts in the rectangle by each free parameter, shape (R, ny, nx)."""
+        found = {}
+        if self.linear in self._free:
+            found[self.linear] = state.template()
+        if self._free & {self._lon, self._lat}:
+            by_x, by_y = state.moved()
+            for place, (along_x, along_y) in zip(
+                (self._lon, self._lat), state.jacobian.T, strict=True
+            ):
+                if place in self._free:
+                    found[place] = by_x * along_x + by_y * along_y
+        if self._sigma in self._free:
+            found[self._sigma] = state.wider()
+        for i in self._free_flux():
+            found[self._spectrum[i]] = state.amplitude * state.image_of(state.flux_slopes[i])
+        return found
+
+    def add_curvature(self, state: SourceState, slope: np.ndarray, found: Derivatives) -> None:
+        """`add_gradient`, and what the statistic's slope makes of the counts' second derivatives.
+
+        Not of those of the response, nor of the shape of pixels.
+        """
+        self.add_gradient(state, slope, found.gradient)
+        chosen = self._free_flux()
+        first, second = state.bent(slope, state.flux_slopes[chosen])
+        # From pixels x, y (and the size) to what the parameters are.
+        turn = np.eye(len(first))
+        turn[:2, :2] = state.jacobian
+        first, second = first @ turn, turn.T @ second @ turn
+        places = [self._lon, self._lat]
+        if self._sigma is not None:
+            places.append(self._sigma)
+        places += [self._spectrum[i] for i in chosen]
+        for i, place in enumerate(places):
+            found.bend(self.linear, place, float(first[i]))
+        found.add(places, 0.0, state.amplitude * second)
+        if chosen:
+            for (i, k), flux in self._flux_curvatures(state.spectrum).items():
+                bend = state.amplitude * state.worth_of(slope, flux)
+                found.bend(self._spectrum[i], self._spectrum[k], bend)
 
     def add_gradient(self, state: SourceState, slope: np.ndarray, gradient: np.ndarray) -> None:
         """Add to ``gradient`` what follows from the statistic's derivative by each pixel."""
@@ -374,207 +432,6 @@ class Source:
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
                     gradient[place] += amplitude * float(state.flux_slopes[i] @ by_flux)
-
-
-@dataclass
-class SourceState:
-    """A source at given parameters: counts at amplitude 1 by band and width, and pixel integrals.
-
-    ``flux`` (T,) in each true-energy bin at amplitude 1; ``exposure`` (3 or 6, T, N, N) the
-    coefficients of `ExposureMoments` and their derivatives, ``edisp`` (3, T, R) and ``weights``
-    (3, T, W) as in `LocalResponse`. ``sigma`` (W,) is in degrees.
-    """
-
-    source: Source
-    amplitude: float
-    jacobian: np.ndarray
-    flux: np.ndarray
-    flux_slopes: np.ndarray
-    exposure: np.ndarray
-    edisp: np.ndarray
-    weights: np.ndarray
-    metric: np.ndarray
-    scale: np.ndarray
-    rho: float
-    size: float
-    sigma: np.ndarray
-    along_x: PixelIntegrals
-    along_y: PixelIntegrals
-    order: int
-    has_slopes: ClassVar[bool] = True
-
-    # --- counts by band, width and degree along y and x
-    @cached_property
-    def unit(self) -> np.ndarray:
-        """Counts at amplitude 1, shape (R, W, N, N)."""
-        return np.asarray(self._contract(self._received(slice(1)))[0])
-
-    @cached_property
-    def unit_slopes(self) -> np.ndarray:
-        """Derivatives of `unit`, shape (2 or 5, R, W, N, N).
-
-        By x and y and, for an uneven exposure, by the size in pixels along x and y and by the size
-        in degrees.
-        """
-        first = self._received(slice(1))
-        slopes = self._received(slice(1, None))
-        slopes[:2] += self.edisp[1:, :, :, None] * self._incoming[0]
-        found = self._contract(slopes)
-        found[:2] += self._contract(first, self.weights[1:])
-        return found
-
-    @cached_property
-    def _incoming(self) -> np.ndarray:
-        """Photons at amplitude 1 by true energy, (3 or 6, T, 1, N * N)."""
-        exposure = self.exposure.reshape(*self.exposure.shape[:2], 1, -1)
-        return np.asarray(exposure * self.flux[:, None, None])
-
-    def _received(self, which: slice) -> np.ndarray:
-        return np.asarray(self.edisp[0][:, :, None] * self._incoming[which])
-
-    def _contract(self, received: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        """Sum over true energies: (K, T, R, N * N) and (T, W) to (K, R, W, N, N)."""
-        n_energy, n_bands = received.shape[1:3]
-        flat = received.reshape(len(received), n_energy, -1).transpose(0, 2, 1)
-        found = flat @ (self.weights[0] if weights is None else weights)
-        found = found.reshape(len(found), n_bands, self.order, self.order, -1)
-        return np.asarray(found.transpose(0, 1, 4, 2, 3))
-
-    @cached_property
-    def spread(self) -> np.ndarray:
-        """What turns exposure times flux into `unit`, shape (T, R, W)."""
-        return np.asarray(self.edisp[0][:, :, None] * self.weights[0][:, None, :])
-
-    # --- images
-    @cached_property
-    def ratio(self) -> np.ndarray:
-        """Source size over effective width, shape (W,)."""
-        return np.asarray(self.size / self.sigma)
-
-    @property
-    def _degrees(self) -> int:
-        """Hermite polynomials along each axis: one more than the exposure's for oblique pixels."""
-        return max(self.order, 2 if self.rho else 1)
-
-    @cached_property
-    def _power(self) -> np.ndarray:
-        """``ratio ** (i + k)``, shape (W, N, N)."""
-        degree = np.add.outer(np.arange(self.order), np.arange(self.order))
-        return np.asarray(self.ratio[:, None, None] ** degree)
-
-    @cached_property
-    def _content(self) -> np.ndarray:
-        """What multiplies the terms of the two axes, shape (R, W, degree along y, along x).
-
-        Behind a PSF the n-th term of the exposure has lost ``ratio ** n``. A correlation of the two
-        axes is, to first order, the product of their first Hermite polynomials (Mehler 1866).
-        """
-        if self._degrees == 1:
-            return self.unit
-        n = self._degrees
-        found = np.zeros((*self.unit.shape[:2], n, n))
-        found[:, :, : self.order, : self.order] = self.unit * self._power
-        found[:, :, 1, 1] += self.rho * self.unit[:, :, 0, 0]
-        return found
-
-    @cached_property
-    def _template(self) -> np.ndarray:
-        terms_y, terms_x = (a.terms(self._degrees) for a in (self.along_y, self.along_x))
-        rows = terms_y.reshape(-1, terms_y.shape[2])
-        across = self._content @ terms_x
-        across = across.reshape(len(across), len(rows), -1)
-        return product(rows.T, across)
-
-    def template(self) -> np.ndarray:
-        """Counts in the rectangle at amplitude 1, shape (R, ny, nx)."""
-        return self._template
-
-    def counts(self) -> np.ndarray:
-        """Counts in the rectangle."""
-        return self._template * self.amplitude
-
-    def plain_image(self, unit: np.ndarray) -> np.ndarray:
-        """The image of a mixture, shape (R, W), at an even exposure."""
-        return product(self.along_y.value.T * unit[:, None, :], self.along_x.value)
-
-    @cached_property
-    def _jets(self) -> tuple[np.ndarray, np.ndarray]:
-        """`PixelIntegrals.jet` along y and x, each of shape (3, W, degree, n)."""
-        return self.along_y.jet(self._degrees), self.along_x.jet(self._degrees)
-
-    def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Derivatives of the counts by pixel x, by y and by size, at an even response.
-
-        Each of shape (R, ny, nx).
-        """
-        unit = self.unit[:, None, :, 0, 0] * self.amplitude
-        (y, y_moved, y_wider), (x, x_moved, x_wider) = (jet[:, :, 0] for jet in self._jets)
-        left = y.T * unit
-        by_x, by_y = product(left, x_moved), product(y_moved.T * unit, x)
-        if not self.size:
-            return by_x, by_y, np.zeros_like(by_x)
-        by_size = product(left * (self.scale[0] * self.ratio), x_wider)
-        by_size += product(y_wider.T * (unit * (self.scale[1] * self.ratio)), x)
-        return by_x, by_y, by_size
-
-    def pull_back(self, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """From the derivative by each pixel's counts to those by what shapes the source.
-
-        Parameters
-        ----------
-        slope : ndarray, shape (R, ny, nx)
-
-        Returns
-        -------
-        by_unit : ndarray, shape (R, W, N, N)
-            By `unit`, for amplitude 1.
-        by_xy : ndarray, shape (2,)
-            By the pixel position, for amplitude 1.
-        by_size : float
-            By the source's sigma in degrees, for amplitude 1.
-        """
-        jet_y, jet_x = self._jets
-        content = self._content
-        beside = product(slope, jet_x.reshape(-1, jet_x.shape[3]).T)
-        beside = beside.transpose(0, 2, 1).reshape(len(slope), *jet_x.shape[:3], -1)
-        beside = beside.transpose(0, 1, 2, 4, 3)
-        # By the products of terms, with one axis moved or wider: (R, 3 or 2, W, degree, degree).
-        over_y, over_x = jet_y @ beside[:, :1], jet_y[0] @ beside[:, 1:]
-        by_content = over_y[:, 0]
-        by_x, by_sx = (over_x * content[:, None]).sum(axis=(0, 3, 4))
-        by_y, by_sy = (over_y[:, 1:] * content[:, None]).sum(axis=(0, 3, 4))
-        by_unit = by_content[:, :, : self.order, : self.order]
-        if self.order > 1:
-            by_unit = by_unit * self._power
-        by_xy = np.array([by_x.sum(), by_y.sum()])
-        by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
-        scale_slopes = 0.5 * self.metric[1:, [0, 2]] / self.scale
-        if self.rho:
-            by_rho = float(np.vdot(by_content[:, :, 1, 1], self.unit[:, :, 0, 0]))
-            rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
-            rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
-            by_xy += by_rho * rho_slopes
-            by_unit = by_unit.copy()
-            by_unit[:, :, 0, 0] += self.rho * by_content[:, :, 1, 1]
-        by_nodes = self.unit_slopes.reshape(len(self.unit_slopes), -1) @ by_unit.ravel()
-        if len(by_nodes) > 2:
-            by_scale += by_nodes[2:4] * self.size
-        by_xy += scale_slopes @ by_scale + by_nodes[:2]
-        if not self.size:
-            return by_unit, by_xy, 0.0
-        by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ self.ratio)
-        if self.order > 1:
-            by_size += self._by_ratio(by_content) @ ((1.0 - self.ratio**2) / self.sigma)
-        if len(by_nodes) > 2:
-            by_size += float(by_nodes[2:4] @ self.scale + by_nodes[4])
-        return by_unit, by_xy, by_size
-
-    def _by_ratio(self, by_content: np.ndarray) -> np.ndarray:
-        """From the derivative by `_content` to that by `ratio`, shape (W,)."""
-        degree = np.add.outer(np.arange(self.order), np.arange(self.order))
-        own = by_content[:, :, : self.order, : self.order]
-        rate = self.unit * self._power * (degree / self.ratio[:, None, None])
-        return np.asarray((own * rate).sum(axis=(0, 2, 3)))
 
 
 def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:

@@ -39,7 +39,7 @@ def judge(
             f"The data do not constrain the {what} {', '.join(names[i] for i in weak)}; "
             "freeze it or start closer to a source"
         )
-    elif twins := _twins(like, x, free):
+    elif twins := _twins(like, minimiser.information, free):
         reason = f"No minimum: the fit cannot tell {twins} apart; freeze one of them"
     elif len(free):
         scale = np.sqrt(np.diag(hessian)[free])
@@ -77,12 +77,11 @@ def judge(
     return "", covariance, edm
 
 
-def _twins(like: Likelihood, x: np.ndarray, free: np.ndarray) -> str:
+def _twins(like: Likelihood, information: np.ndarray, free: np.ndarray) -> str:
     """The parameters that change the prediction in one and the same way, "" if there are none.
 
     By the Fisher information, in which such parameters are exactly dependent.
     """
-    information = like.information(x)
     known = [int(i) for i in free if information[i, i] > 0]
     if len(known) < 2:
         return ""

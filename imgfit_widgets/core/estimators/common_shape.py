@@ -2,9 +2,9 @@
 
 For a given shape the amplitudes and norms of each band are solved, in which the statistic is
 convex; what is left is the statistic as a function of the shape alone. Its gradient is that of the
-whole statistic at the solved values (envelope theorem), so it is exact. Damped steps by its Fisher
-information, that of all parameters less what the solved ones take, go down; Newton steps with
-differences of the exact gradient end it, or L-BFGS-B where these find no minimum.
+whole statistic at the solved values (envelope theorem), its second derivatives are those of all
+parameters less what the solved ones take. Damped steps by these go down and Newton steps end it, or
+L-BFGS-B where they find no minimum.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset import MapDataset
+from ..derivatives import Derivatives
 from ..errors import FitError
 from ..likelihood import Likelihood, limits_of
 from ..live import LinearSolver
@@ -30,8 +31,7 @@ __all__ = ["CommonFit", "CommonShape", "fit_common"]
 
 _EDM_VALID = 1e-3
 """Expected further gain below which a minimum is one; the linear part is solved to about 1e-6."""
-_STEP = 0.05
-"""Step of the differences for the second derivatives, in errors."""
+_NEWTON_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,30 @@ class _Band:
         self.places = [self.likelihood.names.index((source, name)) for name in names]
         self.x = self.likelihood.x0.copy()
 
-    def __call__(self, shape: FloatArray) -> tuple[float, FloatArray]:
+    def set_rough(self, rough: bool) -> None:
+        """Whether the prediction may be off by a few per cent from now on."""
+        self.likelihood.evaluator.set_rough(rough)
+        self.likelihood.recentre(self.x)
+
+    def stat(self, shape: FloatArray) -> float:
+        """The lowest statistic for a shape."""
         like = self.likelihood
         self.x[self.places] = shape
         p = like.full(self.x)
         solved = self.solver.solve(p)
         p[solved.places] = solved.values
         self.x = p[like.free_places] / like.units
-        stat, gradient = like.stat_and_gradient(self.x)
-        return float(stat), gradient[self.places]
+        return float(solved.stat)
 
-    def information(self) -> FloatArray:
-        """Expected second derivatives by the shape where it was evaluated last."""
-        matrix = self.likelihood.information(self.x)
+    def derivatives(self, shape: FloatArray) -> Derivatives:
+        """That statistic and its derivatives by the shape."""
+        self.stat(shape)
+        found, own = self.likelihood.derivatives(self.x), np.array(self.places)
+        expected, observed = (self._profiled(m) for m in (found.expected, found.observed))
+        return Derivatives(found.stat, found.gradient[own], expected, observed)
+
+    def _profiled(self, matrix: FloatArray) -> FloatArray:
+        """Second derivatives by the shape while all other parameters follow."""
         others = np.setdiff1d(np.flatnonzero(matrix.diagonal() > 0), self.places)
         own = np.array(self.places)
         inner, across = matrix[np.ix_(own, own)], matrix[np.ix_(others, own)]
@@ -134,19 +145,27 @@ class CommonShape:
         self._zero = 0.0
         self._u = np.zeros(len(names))
 
-    def _evaluate(self, u: FloatArray) -> tuple[float, FloatArray]:
-        """The statistic above that of the start, and its gradient, both by u."""
+    def _stat(self, u: FloatArray) -> float:
+        """The statistic above that of the start."""
         self._calls += 1
         done = 1.0 - 20.0 / (20.0 + self._calls)
         self._progress(done, f"Common shape: {self._calls} evaluations")
-        found = [band(self._start + u * self._scale) for band in self._parts]
-        stat = sum(one[0] for one in found) - self._zero
-        return stat, np.sum([one[1] for one in found], axis=0) * self._scale
+        shape = self._start + u * self._scale
+        return sum(band.stat(shape) for band in self._parts) - self._zero
 
-    def _information(self, u: FloatArray) -> FloatArray:
-        """Expected second derivatives where it was evaluated last."""
-        found = sum(part.information() for part in self._parts)
-        return np.asarray(found * np.outer(self._scale, self._scale))
+    def _derivatives(self, u: FloatArray) -> Derivatives:
+        """The same with its derivatives by u."""
+        found = Derivatives.zero(len(u))
+        for band in self._parts:
+            found = found.plus(band.derivatives(self._start + u * self._scale))
+        found.stat -= self._zero
+        return found.of(slice(None), self._scale)
+
+    def _slope(self, u: FloatArray) -> tuple[float, FloatArray]:
+        """The statistic and its gradient."""
+        self._stat(u)
+        found = self._derivatives(u)
+        return found.stat, found.gradient
 
     def _shorter(self, u: FloatArray, step: FloatArray) -> float:
         """Steps lead no further than half of what the source seems to be wide."""
@@ -156,29 +175,30 @@ class CommonShape:
         return float((longest / np.maximum(np.abs(step), 1e-300)).min())
 
     def descend(self) -> float:
-        """Go down as far as the Fisher information leads: the statistic there."""
-        self._zero = self._evaluate(self._u)[0]
-        self._u, stat = scored(
-            self._evaluate, self._information, self._shorter, self._u, tuple(self._bounds.T)
-        )
-        return stat + self._zero
+        """Go down as far as much is gained, roughly at first: the statistic there."""
+        for rough in (True, False):
+            for part in self._parts:
+                part.set_rough(rough)
+            self._zero += self._stat(self._u)
+            self._u, here = scored(
+                self._stat, self._derivatives, self._shorter, self._u, tuple(self._bounds.T)
+            )
+        return here.stat + self._zero
 
     def polish(self, progress: Progress) -> CommonFit:
         """On to the bottom, with errors and the verdict."""
         self._progress, self._calls = progress, 0
-        u, hessian = _newton(self._evaluate, self._u, self._bounds)
-        stat, gradient = self._evaluate(u)
-        if not _edm(hessian, gradient) < _EDM_VALID:
+        u, here = self._newton(self._u)
+        if not _edm(here) < _EDM_VALID:
             # Loaded where it is needed, as most sessions end without it.
             from scipy.optimize import minimize
 
             search: Any = minimize  # its stubs know no function that returns the gradient as well
             u = search(
-                self._evaluate, u, jac=True, method="L-BFGS-B", bounds=self._bounds,
+                self._slope, u, jac=True, method="L-BFGS-B", bounds=self._bounds,
                 options={"ftol": 1e-13, "gtol": 1e-6, "maxiter": 200},
             ).x  # fmt: skip
-            u, hessian = _newton(self._evaluate, u, self._bounds)
-            stat, gradient = self._evaluate(u)
+            u, here = self._newton(u)
         self._u = u
         values = self._start + u * self._scale
         errors = np.full(len(u), np.nan)
@@ -186,11 +206,11 @@ class CommonShape:
         low, high = self._bounds.T
         edge = [n for n, near in zip(self._names, np.minimum(u - low, high - u), strict=True)
                 if near < 1e-3]  # fmt: skip
-        edm = _edm(hessian, gradient)
+        edm = _edm(here)
         if not np.isfinite(edm):
             message, success = "The common shape has no minimum; start closer to the source", False
         else:
-            errors = np.sqrt(2.0 * np.diag(np.linalg.inv(hessian))) * self._scale
+            errors = np.sqrt(2.0 * np.diag(np.linalg.inv(here.observed))) * self._scale
             if edge:
                 message, success = f"The common {edge[0]} ran to the edge of the map", False
             elif not edm < _EDM_VALID:
@@ -200,10 +220,25 @@ class CommonShape:
         return CommonFit(
             success,
             message,
-            stat + self._zero,
+            here.stat + self._zero,
             dict(zip(self._names, map(float, values), strict=True)),
             dict(zip(self._names, map(float, errors), strict=True)),
         )
+
+    def _newton(self, u: FloatArray) -> tuple[FloatArray, Derivatives]:
+        """A few Newton steps, and the derivatives at their end."""
+        here = self._derivatives(u)
+        for _ in range(_NEWTON_STEPS):
+            if np.linalg.eigvalsh(here.observed)[0] <= 0:
+                break
+            step = -np.linalg.solve(here.observed, here.gradient)
+            if -0.5 * float(here.gradient @ step) < 1e-6:
+                break
+            tried = np.clip(u + step, self._bounds[:, 0], self._bounds[:, 1])
+            if self._stat(tried) > here.stat + 1e-7:
+                break
+            u, here = tried, self._derivatives(tried)
+        return u, here
 
 
 def fit_common(shapes: Sequence[CommonShape], progress: Progress) -> CommonFit:
@@ -223,44 +258,11 @@ def fit_common(shapes: Sequence[CommonShape], progress: Progress) -> CommonFit:
     return first
 
 
-def _edm(hessian: FloatArray, gradient: FloatArray) -> float:
+def _edm(here: Derivatives) -> float:
     """Expected further gain, infinite where the second derivatives are not those of a minimum."""
-    if np.linalg.eigvalsh(hessian)[0] <= 0:
+    if np.linalg.eigvalsh(here.observed)[0] <= 0:
         return np.inf
-    return 0.5 * float(gradient @ np.linalg.solve(hessian, gradient))
-
-
-def _newton(evaluate: Any, u: FloatArray, bounds: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A few Newton steps, and the second derivatives at their end."""
-    hessian = _hessian(evaluate, u)
-    for _ in range(3):
-        stat, gradient = evaluate(u)
-        if np.linalg.eigvalsh(hessian)[0] <= 0:
-            break
-        step = -np.linalg.solve(hessian, gradient)
-        if -0.5 * float(gradient @ step) < 1e-6:
-            break
-        tried = np.clip(u + step, bounds[:, 0], bounds[:, 1])
-        if evaluate(tried)[0] > stat + 1e-7:
-            break
-        u = tried
-        hessian = _hessian(evaluate, u)
-    return u, hessian
-
-
-def _hessian(evaluate: Any, u: FloatArray) -> FloatArray:
-    """Second derivatives by differences of the gradient, in steps of a fraction of the error."""
-    size = np.ones(len(u))
-    for _ in range(2):
-        rows = []
-        for i in range(len(u)):
-            step = np.zeros(len(u))
-            step[i] = _STEP * size[i]
-            rows.append((evaluate(u + step)[1] - evaluate(u - step)[1]) / (2.0 * step[i]))
-        hessian = np.array(rows)
-        curvature = np.diag(hessian)
-        size = np.where(curvature > 0, np.sqrt(2.0 / np.maximum(curvature, 1e-6)), 1.0)
-    return np.asarray(0.5 * (hessian + hessian.T))
+    return 0.5 * float(here.gradient @ np.linalg.solve(here.observed, here.gradient))
 
 
 def _scale(parts: list[_Band], i: int) -> float:

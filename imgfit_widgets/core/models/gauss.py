@@ -53,6 +53,12 @@ class GaussianSpatialModel(EllipticModel):
         value = np.exp(-0.5 * kappa * kappa)
         return value, -kappa * value, []
 
+    def _radial_curvature(
+        self, kappa: np.ndarray, extra: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        square = kappa * kappa
+        return (square - 1.0) * np.exp(-0.5 * square), []
+
     def reach(self, values: np.ndarray) -> float:
         return 4.3 * abs(float(values[0]))
 

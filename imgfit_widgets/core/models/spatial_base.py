@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -137,6 +138,37 @@ class SpatialModel(ParameterOwner):
         """
         raise ModelError(f"{self.tag[0]}: has no transform, so it cannot be fitted")
 
+    def curvature(
+        self, values: np.ndarray, wave: Wave, weight: np.ndarray, chosen: Sequence[int]
+    ) -> np.ndarray:
+        """Second derivatives of the transform, weighted and summed.
+
+        By differences of the exact first ones, unless a shape knows better.
+
+        Parameters
+        ----------
+        values, wave
+            As for `transform`.
+        weight : ndarray, shape S
+        chosen : sequence of int
+            By which of ``values``.
+
+        Returns
+        -------
+        ndarray, shape (n_chosen, n_chosen)
+        """
+        found = np.zeros((len(chosen), len(chosen)))
+        for i, k in enumerate(chosen):
+            step = _step(self.shape_names[k], self.size_names, float(values[k]))
+            ends = []
+            for way in (step, -step):
+                moved = values.copy()
+                moved[k] += way
+                slopes = self.transform(moved, wave, True)[1]
+                ends.append([weighed(weight, slopes[other]) for other in chosen])
+            found[i] = (np.array(ends[0]) - ends[1]) / (2.0 * step)
+        return 0.5 * (found + found.T)
+
     def reach(self, values: np.ndarray) -> float:
         """Distance (deg) from the centre beyond which at most 1e-4 of the flux lies.
 
@@ -234,6 +266,96 @@ class EllipticModel(SpatialModel):
             **dict(zip(others, by_extra, strict=True)),
         }
         return value, [found[name] for name in self.shape_names]
+
+    def curvature(
+        self, values: np.ndarray, wave: Wave, weight: np.ndarray, chosen: Sequence[int]
+    ) -> np.ndarray:
+        # By w = kappa^2, of which the shape is a function: d2f = f'' w_a w_b + f' w_ab.
+        names = [self.shape_names[k] for k in chosen]
+        named = dict(zip(self.shape_names, values, strict=True))
+        size, e, phi = named[str(self.size_parameter)], named["e"], math.radians(named["phi"])
+        others = [n for n in self.shape_names if n not in (self.size_parameter, "e", "phi")]
+        extra = np.array([named[n] for n in others])
+        across = wave.east * math.cos(phi) - wave.north * math.sin(phi)
+        square = np.maximum(wave.length**2 - (e * across) ** 2, 0.0)
+        kappa = abs(size) * np.sqrt(square)
+        _, slope, _ = self.radial(kappa, extra, True)
+        bend, extra_slopes = self._radial_curvature(kappa, extra)
+        q = weight * slope * (0.5 * kappa)
+        p = weight * bend * (0.25 * kappa**2) - 0.5 * q
+        # First derivatives of log w, second ones of w over w.
+        to_log, second = {}, {}
+        if {"e", "phi"} & set(names):
+            along = wave.east * math.sin(phi) + wave.north * math.cos(phi)
+            inverse = 1.0 / np.maximum(square, 1e-24)
+            a2, ab = across**2 * inverse, across * along * inverse
+            turn = math.radians(1.0)
+            to_log = {"e": -2.0 * e * a2, "phi": (2.0 * e * e * turn) * ab}
+            second["e", "e"] = -2.0 * a2
+            second["e", "phi"] = (4.0 * e * turn) * ab
+            second["phi", "phi"] = (2.0 * (e * turn) ** 2) * (a2 - along**2 * inverse)
+        of_size = 2.0 / math.copysign(max(abs(size), 1e-12), size)
+        found = np.zeros((len(chosen), len(chosen)))
+        for i, one in enumerate(names):
+            for k, other in enumerate(names[i:], start=i):
+                both = tuple(sorted((one, other)))
+                if one == other == self.size_parameter:
+                    value = weighed(weight * bend, square)
+                elif both in second:
+                    value = weighed(q, second[both])
+                    value += weighed(p * to_log[one], to_log[other])
+                elif self.size_parameter in both and not set(both) & set(others):
+                    value = of_size * weighed(p + q, to_log[one if one in to_log else other])
+                elif one in others and other in others:
+                    value = self._extra_curvature(kappa, extra, weight, others, one, other)
+                else:
+                    mixed, way = (one, other) if one in others else (other, one)
+                    rate = weight * extra_slopes[others.index(mixed)] * (0.5 * kappa)
+                    value = weighed(rate, to_log[way]) if way in to_log else of_size * rate.sum()
+                found[i, k] = found[k, i] = value
+        return found
+
+    def _radial_curvature(
+        self, kappa: np.ndarray, extra: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Derivatives by kappa of what `radial` gives: of its slope, of those by ``extra``."""
+        step = 1e-3
+        _, high, high_extra = self.radial(kappa + step, extra, True)
+        low = kappa - step
+        _, slope, low_extra = self.radial(np.abs(low), extra, True)
+        # The transform is even in kappa, its slope odd.
+        bend = (high - np.where(low < 0, -slope, slope)) / (2.0 * step)
+        return bend, [(a - b) / (2.0 * step) for a, b in zip(high_extra, low_extra, strict=True)]
+
+    def _extra_curvature(
+        self,
+        kappa: np.ndarray,
+        extra: np.ndarray,
+        weight: np.ndarray,
+        others: list[str],
+        one: str,
+        other: str,
+    ) -> float:
+        i, k = others.index(one), others.index(other)
+        step = _step(one, self.size_names, float(extra[i]))
+        ends = []
+        for way in (step, -step):
+            moved = extra.copy()
+            moved[i] += way
+            ends.append(weighed(weight, self.radial(kappa, moved, True)[2][k]))
+        return (ends[0] - ends[1]) / (2.0 * step)
+
+
+def _step(name: str, sizes: Sequence[str], value: float) -> float:
+    """A step for differences, exact to about 1e-6: of a size, an angle or a plain number."""
+    if name == "phi":
+        return 0.05
+    return 1e-3 * max(abs(value), 1e-3 if name in sizes else 0.03)
+
+
+def weighed(weight: np.ndarray, values: np.ndarray) -> float:
+    """The sum of a product; not through BLAS, whose threads cost more here."""
+    return float(np.einsum("i,i->", weight.ravel(), values.ravel()))
 
 
 def circle(lon: float, lat: float, radius: float, n: int = 73) -> tuple[np.ndarray, np.ndarray]:
