@@ -176,19 +176,19 @@ def _open_edges(first: int, stop: int) -> np.ndarray:
     return edges
 
 
-def few_images(cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def few_images(cube: np.ndarray, exact: float = 3e-6) -> tuple[np.ndarray, np.ndarray]:
     """A cube (T, ny, nx) whose planes share few shapes, as ``mixing @ images``.
 
     Returns
     -------
     mixing : ndarray, shape (T, k)
     images : ndarray, shape (k, ny, nx)
-        To 3e-6 of the largest plane.
+        To a part ``exact`` of the largest plane.
     """
     step = max(1, int(math.sqrt(cube[0].size / 2000.0)))
     sample = np.asarray(cube[:, ::step, ::step], dtype=float).reshape(len(cube), -1)
     values, vectors = np.linalg.eigh(sample @ sample.T)
-    mixing = vectors[:, values > 1e-11 * max(float(values[-1]), 1e-300)]
+    mixing = vectors[:, values > exact**2 * max(float(values[-1]), 1e-300)]
     images = mixing.T @ np.asarray(cube, dtype=float).reshape(len(cube), -1)
     return mixing, images.reshape(-1, *cube.shape[1:])
 

@@ -15,8 +15,8 @@ __all__ = ["gram", "product"]
 
 _PIECE = 200_000
 """Multiplications of one piece; OpenBLAS begins to use threads above 262144."""
-_SQUARE = 12
-"""Sides of a piece below which squares are no quicker than whole rows."""
+_DEEP, _SIDE = 64, 24
+"""From so many terms of each sum on, squares of such a side are quicker than whole rows."""
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -30,18 +30,18 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         count = max(len(a) for a in (left, right) if a.ndim > 2)
         left, right = (np.broadcast_to(a, (count, *a.shape[-2:])) for a in (left, right))
         return np.stack([product(a, b) for a, b in zip(left, right, strict=True)])
-    side = min(math.isqrt(_PIECE // left.shape[1]), 24)
-    if side >= _SQUARE and min(len(left), right.shape[1]) > 2 * side:
+    side = min(math.isqrt(_PIECE // left.shape[1]), _SIDE)
+    if left.shape[1] >= _DEEP and min(len(left), right.shape[1]) > 2 * side >= _SIDE:
         return _in_squares(left, right, side)
     if left.size < right.size:
-        found = np.empty((len(left), right.shape[1]))
+        found = np.empty((len(left), right.shape[1]), np.result_type(left, right))
         step = max(1, _PIECE // left.size)
         for start in range(0, right.shape[1], step):
             found[:, start : start + step] = left @ right[:, start : start + step]
         return found
     rows = max(1, _PIECE // right.size)
     count = -(-len(left) // rows)
-    padded = np.zeros((count * rows, left.shape[1]))
+    padded = np.zeros((count * rows, left.shape[1]), left.dtype)
     padded[: len(left)] = left
     found = padded.reshape(count, rows, -1) @ right
     return np.asarray(found.reshape(count * rows, -1)[: len(left)])
@@ -50,11 +50,11 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def _in_squares(left: np.ndarray, right: np.ndarray, side: int) -> np.ndarray:
     """The same in square pieces of the product, which use the caches best."""
     rows, columns = (-(-n // side) for n in (len(left), right.shape[1]))
-    one = np.zeros((rows * side, left.shape[1]))
+    one = np.zeros((rows * side, left.shape[1]), left.dtype)
     one[: len(left)] = left
-    other = np.zeros((len(right), columns * side))
+    other = np.zeros((len(right), columns * side), right.dtype)
     other[:, : right.shape[1]] = right
-    found = np.empty((rows * side, columns * side))
+    found = np.empty((rows * side, columns * side), np.result_type(left, right))
     np.matmul(
         one.reshape(rows, 1, side, -1),
         other.reshape(-1, columns, side).transpose(1, 0, 2),

@@ -172,17 +172,18 @@ def node_weights(geom: WcsGeom, other: WcsGeom, valid: BoolArray) -> csr_matrix:
     x, y = other.lonlat_to_pix(*other.from_frame(lon, lat, geom.frame))
     ny, nx = other.shape
     x, y = (np.clip(np.nan_to_num(v, nan=-9.0), -3.0, n + 2.0) for v, n in ((x, nx), (y, ny)))
-    i, j = np.floor(x).astype(int), np.floor(y).astype(int)
-    shift = np.arange(-1, 3)
+    i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    shift = np.arange(-1, 3, dtype=np.int32)
     columns, rows = np.clip(i[:, None] + shift, 0, nx - 1), np.clip(j[:, None] + shift, 0, ny - 1)
     nodes = (rows[:, :, None] * nx + columns[:, None, :]).reshape(-1, 16)
-    held = valid.ravel()[nodes]
-    cubic = (_keys(y - j)[:, :, None] * _keys(x - i)[:, None, :]).reshape(-1, 16)
-    linear = (_linear(y - j)[:, :, None] * _linear(x - i)[:, None, :]).reshape(-1, 16) * held
+    held = valid.ravel().take(nodes)
+    weights = (_keys(y - j)[:, :, None] * _keys(x - i)[:, None, :]).reshape(-1, 16)
+    some = np.flatnonzero(~held.all(axis=1))
+    across = _linear((y - j)[some])[:, :, None] * _linear((x - i)[some])[:, None, :]
+    linear = across.reshape(-1, 16) * held[some]
     share = linear.sum(axis=1, keepdims=True)
-    linear = np.divide(linear, share, out=np.zeros_like(linear), where=share > 1e-12)
-    weights = np.where(held.all(axis=1, keepdims=True), cubic, linear)
-    start = np.arange(0, nodes.size + 1, 16)
+    weights[some] = np.divide(linear, share, out=np.zeros_like(linear), where=share > 1e-12)
+    start = np.arange(0, nodes.size + 1, 16, dtype=np.int32)
     return csr_matrix((weights.ravel(), nodes.ravel(), start), shape=(len(x), nx * ny))
 
 

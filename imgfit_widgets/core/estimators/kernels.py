@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.special import erfc
@@ -30,6 +29,8 @@ FloatArray = NDArray[np.float64]
 
 __all__ = ["SourceImages", "Stamps", "reach_of", "source_size"]
 
+_PSF = 3e-5
+"""To what part of its largest weight the PSF is taken at each pixel."""
 _NEGLIGIBLE = 1e-7
 """Widths whose share of the mixture stays below this everywhere are left out."""
 
@@ -97,7 +98,7 @@ class SourceImages:
             nodes = reference.nodes  # as in most datasets
         else:
             nodes = node_weights(dataset.geom, dataset.psf.geom, valid)
-        mixing, few = few_images(flat.reshape(-1, 1, flat.shape[2]))
+        mixing, few = few_images(flat.reshape(-1, 1, flat.shape[2]), _PSF)
         return cls(
             np.hypot(np.asarray(dataset.psf.widths, dtype=float)[used], source_size(model)),
             reference,
@@ -129,12 +130,15 @@ class SourceImages:
         """Counts in each width at the reference amplitude, shape (bins, pixels, W)."""
         ref = self.reference
         n_energy, n_widths, n_few = self.mixing.shape
-        psf = product(self.nodes @ self.psf, self.mixing.reshape(-1, n_few).T)
-        psf = psf.reshape(-1, n_energy, n_widths)
+        # In single precision, at half the time.
+        few, mixing = (a.astype(np.float32) for a in (self.nodes @ self.psf, self.mixing))
+        psf = product(few, mixing.reshape(-1, n_few).T).reshape(-1, n_energy, n_widths)
         exposure = (ref.mixing_exposure * ref.flux[:, None]) @ ref.exposure  # (T, pixels)
         mixing = ref.mixing_edisp[:, self.bins]
         by_bin = np.tensordot(mixing, ref.edisp, axes=1) * exposure[:, None, :]  # (T, bins, pixels)
-        return np.asarray(np.matmul(by_bin.transpose(2, 1, 0), psf).transpose(1, 0, 2))
+        scale = np.abs(by_bin).max(initial=1e-300)  # counts may be far beyond single precision
+        found = np.matmul((by_bin / scale).astype(np.float32).transpose(2, 1, 0), psf)
+        return np.asarray(found.transpose(1, 0, 2).astype(float) * scale)
 
 
 @dataclass(frozen=True)
@@ -170,14 +174,32 @@ class Stamps:
         images = sum(rows[:, :, None] * columns[:, None, :] for rows, columns in factors)
         return cls(factors, np.asarray(images))
 
+    def whole(self) -> FloatArray:
+        """Sum of each Gaussian, shape (W,)."""
+        return np.asarray(
+            sum(rows.sum(axis=1) * columns.sum(axis=1) for rows, columns in self.factors)
+        )
+
     def sums(self, image: FloatArray) -> FloatArray:
         """Sum of an image under each Gaussian: (ny + 2 half_y, nx + 2 half_x) to (ny, nx, W)."""
         found: Any = 0.0
         for rows, columns in self.factors:
-            tall = sliding_window_view(image, rows.shape[1], axis=0) @ rows.T
-            wide = sliding_window_view(tall, columns.shape[1], axis=1)
-            found = found + np.einsum("yxwd,wd->yxw", wide, columns)
-        return np.asarray(found)
+            down, across = (
+                _sliding(factor, length)
+                for factor, length in zip((rows, columns), image.shape, strict=True)
+            )
+            found = found + (down @ image) @ across.transpose(0, 2, 1)
+        return np.asarray(found.transpose(1, 2, 0))
+
+
+def _sliding(factor: FloatArray, length: int) -> FloatArray:
+    """What sums under each row of ``factor`` (W, d) as it slides: (W, length - d + 1, length)."""
+    widths, width = factor.shape
+    count = length - width + 1
+    found = np.zeros((widths, count * (length + 1)))
+    # One row further down is one place further right.
+    found.reshape(widths, count, length + 1)[:, :, :width] = factor[:, None]
+    return found[:, : count * length].reshape(widths, count, length)
 
 
 def reach_of(mixture: FloatArray, widths: FloatArray, share: float) -> float:

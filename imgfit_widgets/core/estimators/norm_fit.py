@@ -56,10 +56,17 @@ class Templates:
             self.lowest[chosen],
         )
 
+    def single(self) -> Templates:
+        """In single precision, which is enough to find the best factor to 1e-4 of its error."""
+        ratio, counts = (np.asarray(a, dtype=np.float32) for a in (self.ratio, self.counts))
+        return Templates(ratio, counts, self.total, self.series, self.lowest)
+
     def slopes(self, norm: FloatArray) -> tuple[FloatArray, FloatArray]:
         """First and second derivative of half the statistic, each of shape (P,)."""
-        share = norm[:, None] * self.ratio
+        share = norm[:, None].astype(self.ratio.dtype) * self.ratio
         share += 1.0
+        # Next to the lowest factor it may be rounded to 0.
+        np.maximum(share, np.finfo(share.dtype).eps, out=share)
         np.divide(self.ratio, share, out=share)
         weighted = share * self.counts
         one, two, three = self.series
@@ -110,7 +117,7 @@ def fit_norms(
     A template without a count under it has its factor at the lowest allowed; its error is the
     distance at which the statistic, a straight line there, has risen by ``n_sigma**2``.
     """
-    norm = _best(templates)
+    norm = _best(templates.single())
     curvature = np.maximum(templates.slopes(norm)[1], 0.0)
     ts = np.maximum(templates.ts(norm), 0.0)
     straight = 0.5 * n_sigma / templates.total
@@ -134,16 +141,17 @@ def _best(templates: Templates) -> FloatArray:
     norm = np.zeros(len(found))
     for _ in range(_STEPS):
         first, second = templates.slopes(norm)
-        high = np.where(first > 0, np.minimum(high, norm), high)
-        low = np.where(first <= 0, np.maximum(low, norm), low)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            step = np.where(second > 0, -first / second, -np.inf)
+        rises = first > 0
+        high = np.where(rises, np.minimum(high, norm), high)
+        low = np.where(rises, low, np.maximum(low, norm))
+        step = np.divide(-first, second, out=np.full_like(first, -np.inf), where=second > 0)
         tried = norm + step
         # Beyond the bracket: halfway to its end.
         tried = np.where(tried <= low, 0.5 * (norm + low), tried)
         tried = np.where(tried >= high, 0.5 * (norm + high), tried)
-        moved = np.abs(tried - norm) * np.sqrt(np.maximum(second, 0.0))
-        far = np.abs(tried - norm) > 1e-9 * np.abs(templates.lowest)
+        moved = np.abs(tried - norm)
+        far = moved > 1e-9 * np.abs(templates.lowest)
+        moved *= np.sqrt(np.maximum(second, 0.0))
         norm = tried
         found[rows] = norm
         going = (moved > _ENOUGH) | (far & (second <= 0))

@@ -140,8 +140,12 @@ def _block(
     ]
     total = np.zeros(len(y))
     for one in seen:
-        mask = (one.inverse > 0).astype(float)
-        total += np.einsum("pw,pw->p", one.stamps.sums(mask)[y, x], one.mixture)
+        mask = one.inverse > 0
+        if mask.all():
+            total += one.mixture @ one.stamps.whole()
+        else:
+            sums = one.stamps.sums(mask.astype(float))[y, x]
+            total += np.einsum("pw,pw->p", sums, one.mixture)
     total = np.where(total > 0, total, 0.0)
     safe = np.where(total > 0, total, 1.0)
     lowest, near = _near(strip, seen, y, x, safe)
