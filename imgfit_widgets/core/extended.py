@@ -129,11 +129,11 @@ class ExtendedSource(Source):
             return False
         u, v, _ = self._tangent.place(float(p[self._lon]), float(p[self._lat]))
         reach = self.spatial.reach(p[self._shape])
-        near = math.hypot(u, v) <= _NEAR * self._margin
-        near &= abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach)
+        near = bool(math.hypot(u, v) <= _NEAR * self._margin)
+        near &= bool(abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach))
         if self._own_fineness is not None:
             change = self._fineness(p[self._shape]) / self._own_fineness
-            near &= abs(change - 1.0) <= _SAME_CELLS
+            near &= bool(abs(change - 1.0) <= _SAME_CELLS)
         return near
 
     def lay_out(self, p: np.ndarray) -> None:

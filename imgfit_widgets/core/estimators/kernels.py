@@ -134,8 +134,8 @@ class SourceImages:
         few, mixing = (a.astype(np.float32) for a in (self.nodes @ self.psf, self.mixing))
         psf = product(few, mixing.reshape(-1, n_few).T).reshape(-1, n_energy, n_widths)
         exposure = (ref.mixing_exposure * ref.flux[:, None]) @ ref.exposure  # (T, pixels)
-        mixing = ref.mixing_edisp[:, self.bins]
-        by_bin = np.tensordot(mixing, ref.edisp, axes=1) * exposure[:, None, :]  # (T, bins, pixels)
+        spread = np.tensordot(ref.mixing_edisp[:, self.bins], ref.edisp, axes=1)
+        by_bin = spread * exposure[:, None, :]  # (T, bins, pixels)
         scale = np.abs(by_bin).max(initial=1e-300)  # counts may be far beyond single precision
         found = np.matmul((by_bin / scale).astype(np.float32).transpose(2, 1, 0), psf)
         return np.asarray(found.transpose(1, 0, 2).astype(float) * scale)

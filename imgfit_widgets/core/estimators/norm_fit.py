@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+AnyFloats = NDArray[np.floating]
 
 __all__ = ["NormFit", "Templates", "fit_norms"]
 
@@ -39,8 +40,8 @@ class Templates:
         The least F, where the prediction reaches 0 in some pixel; below 0.
     """
 
-    ratio: FloatArray
-    counts: FloatArray
+    ratio: AnyFloats
+    counts: AnyFloats
     total: FloatArray
     series: FloatArray
     lowest: FloatArray
