@@ -187,6 +187,36 @@ def test_gradient_is_that_of_the_statistic(label: str, dataset: Any, models: Mod
         assert difference / (2 * step[i]) == pytest.approx(gradient[i], abs=2e-5 * size), name
 
 
+@pytest.mark.parametrize(("label", "dataset", "models"), cases(), ids=[c[0] for c in cases()])
+def test_second_derivatives_are_those_of_differences(
+    label: str, dataset: Any, models: Models
+) -> None:
+    dataset = poisson(dataset, toy_models() if label == "negative" else models)
+    for component in models:
+        for parameter in component.parameters:
+            if parameter.name in ("index", "tilt", "reference"):
+                parameter.frozen = False
+    evaluator = Evaluator([dataset], models)
+    x = evaluator.x0 * 1.01
+    evaluator.recentre(x)
+    found = evaluator.derivatives(x)
+    stat, gradient = evaluator.stat_and_gradient(x)
+    assert found.stat == pytest.approx(stat, abs=1e-9)
+    np.testing.assert_allclose(found.gradient, gradient, rtol=1e-9)
+    known = found.expected.diagonal() > 0
+    assert known.sum() > 5
+    scale = np.sqrt(np.where(known, found.expected.diagonal(), np.inf))
+    rows = []
+    for i in range(len(x)):
+        step = np.zeros(len(x))
+        step[i] = min(0.003 / scale[i], 1e-3) if known[i] else 1e-6
+        ends = [evaluator.stat_and_gradient(x + s)[1] for s in (step, -step)]
+        rows.append((ends[0] - ends[1]) / (2 * step[i]))
+    both = np.outer(scale, scale)
+    # What the drift of the response, and the exposure under a source, go on to do is left out.
+    np.testing.assert_allclose(found.observed / both, np.array(rows) / both, rtol=5e-3, atol=0.01)
+
+
 def test_statistic_is_cash_over_the_mask() -> None:
     rng = np.random.default_rng(3)
     mask = rng.uniform(size=(3, 100, 120)) < 0.7
