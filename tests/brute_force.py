@@ -135,7 +135,7 @@ def expected_counts(dataset: Any, model: Any) -> np.ndarray:
 
 
 def expected_counts_near_equator(dataset: Any, model: Any, sub: int = 6) -> np.ndarray:
-    """Counts (y, x) of a source of any size on square pixels around (0, 0), one PSF for the map.
+    """Counts (y, x) of a source of any size on square pixels around (0, 0), one PSF for all of it.
 
     Brightness by true angular distance times the exposure, linear between the centres of its
     pixels and continued beyond the map, on ``sub``^2 points a pixel; the PSF on the flat sky, which
@@ -144,7 +144,14 @@ def expected_counts_near_equator(dataset: Any, model: Any, sub: int = 6) -> np.n
     spatial, (ny, nx) = model.spatial_model, dataset.geom.shape
     v = {p.name: p.value for p in spatial.parameters}
     q, pixel = np.sqrt(1.0 - v.get("e", 0.0) ** 2), dataset.geom.binsz[0]
-    margin = int(np.ceil(5 * dataset.psf.widths.max() / pixel))
+    here = np.array([v["lon_0"]]), np.array([v["lat_0"]])
+    edisp, weights = (
+        sample(values, irf.geom, *here)[..., 0] if values.shape[-1] > 1 else values[..., 0, 0]
+        for irf, values in ((dataset.edisp, dataset.edisp.data), (dataset.psf, dataset.psf.weights))
+    )
+    used = weights.max(axis=0) > 1e-9
+    widths, weights = dataset.psf.widths[used], weights[:, used]
+    margin = int(np.ceil(5 * widths.max() / pixel))
     y, x = ((np.arange((n + 2 * margin) * sub) + 0.5) / sub - 0.5 - margin for n in (ny, nx))
     lat, lon = np.radians((y - 0.5 * (ny - 1)) * pixel)[:, None], (0.5 * (nx - 1) - x) * pixel
     b, away = np.radians(v["lat_0"]), np.radians(lon - v["lon_0"])
@@ -160,8 +167,8 @@ def expected_counts_near_equator(dataset: Any, model: Any, sub: int = 6) -> np.n
     flux = value["amplitude"] * np.diff(edges**g) / (value["emax"] ** g - value["emin"] ** g)
     there = np.meshgrid(np.clip(y, 0, ny - 1), np.clip(x, 0, nx - 1), indexing="ij")
     found = np.zeros((ny, nx))
-    for k, width in enumerate(dataset.psf.widths):
-        emitted = (flux * 1e4 * dataset.edisp.data[:, 0, 0, 0]) * dataset.psf.weights[:, k, 0, 0]
+    for k, width in enumerate(widths):
+        emitted = (flux * 1e4 * edisp[:, 0]) * weights[:, k]
         exposure = np.tensordot(emitted, dataset.exposure.data, axes=1)
         lit = image * map_coordinates(exposure, there, order=1)
         scale = pixel / (width * np.sqrt(2.0))

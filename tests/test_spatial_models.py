@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from brute_force import expected_counts
+from brute_force import expected_counts, expected_counts_near_equator
 from toy import toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.errors import ImgfitError, ModelError
@@ -41,6 +41,7 @@ from imgfit_widgets.core.models.regions import (
 )
 from imgfit_widgets.core.models.spatial import Wave
 from imgfit_widgets.core.plane import SkyPlane
+from imgfit_widgets.core.stats import cash
 
 SHAPES = {
     "disk": DiskSpatialModel,
@@ -335,6 +336,13 @@ def test_injected_shapes_are_recovered(gammapy_data: Path, reference: Path) -> N
         if case["fit"]["stat"] is not None:
             # Gammapy's minimum, from its own prediction of the same model, is no deeper by much.
             assert result.total_stat < case["fit"]["stat"] + 25.0
+        if name in ("gauss", "gauss_ell", "disk"):
+            # And ours is that of the true prediction.
+            result.apply(models)
+            source, norm = models[0], models[1].parameters["norm"].value
+            mu = expected_counts_near_equator(injected, source) + norm * maps["bkg"]
+            stat = cash(maps[f"counts_{name}"], mu)[maps["mask"]].sum()
+            assert result.total_stat == pytest.approx(stat, abs=0.1)
 
 
 def test_an_ellipse_is_found_from_a_round_start() -> None:
