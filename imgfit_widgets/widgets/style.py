@@ -23,7 +23,7 @@ SOURCE_COLOURS = (
     *("#22d3ee", "#facc15", "#4ade80", "#f472b6", "#fb923c", "#a78bfa", "#f87171", "#2dd4bf"),
 )
 """Colours of sources, the same in the list and on the maps; bright enough for dark maps."""
-RETIRED = 10.0
+RETIRED = 60.0
 """Seconds for which widgets live on that are shown no more, by when a page has loaded."""
 
 
