@@ -148,12 +148,6 @@ class LinearSolver:
                 break
         return LinearFit(places, values, stat, hessian)
 
-    def curvature(self, p: np.ndarray) -> LinearFit:
-        """The free linear parameters as they are in ``p``, with the exact curvature there."""
-        places = self.places
-        stat, _, hessian = self._derivatives(self._parts(p, places), p, places, p[places])
-        return LinearFit(places, p[places], stat, hessian)
-
     def prior_stat(self, p: np.ndarray) -> float:
         """What the priors add to the statistic for all parameters in canonical units."""
         parts = (q.penalty(float(p[place]) / unit)[0] for place, (q, unit) in self._priors.items())
