@@ -421,8 +421,7 @@ class ExtendedSource(Source):
             moved = np.einsum("ptr,tw->ptrw", local.edisp[1:], weights[0])
             moved += np.einsum("tr,ptw->ptrw", local.edisp[0], weights[1:])
             unit_slopes = np.einsum("tk,ptrw->prkw", strength, moved)
-        spectrum = p[self._spectrum]
-        spectrum[self._linear_at] = 1.0
+        spectrum = self._unit_spectrum(p)
         return ExtendedState(
             self,
             plane,

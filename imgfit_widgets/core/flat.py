@@ -59,8 +59,7 @@ class FlatSource(Source):
         return float(np.median(self._response.widths))
 
     def _new_state(self, p: np.ndarray, slopes: bool) -> FlatState:
-        spectrum = p[self._spectrum]
-        spectrum[self._linear_at] = 1.0
+        spectrum = self._unit_spectrum(p)
         return FlatState(self, 0.0, spectrum, float(p[self._value]), *self._unit_flux(p))
 
     def image(self, flux: np.ndarray) -> np.ndarray:

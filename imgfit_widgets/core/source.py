@@ -252,10 +252,15 @@ class Source:
         return self.box[1] > self.box[0] and self.box[3] > self.box[2]
 
     # --- prediction
-    def _unit_flux(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Flux (cm-2 s-1) in each true-energy bin at amplitude 1, and its derivatives."""
+    def _unit_spectrum(self, p: np.ndarray) -> np.ndarray:
+        """Parameters of the spectrum at amplitude 1."""
         values = p[self._spectrum]
         values[self._linear_at] = 1.0
+        return values
+
+    def _unit_flux(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Flux (cm-2 s-1) in each true-energy bin at amplitude 1, and its derivatives."""
+        values = self._unit_spectrum(p)
         key = tuple(values)
         if key != self._flux_key:
             self._flux, self._flux_slopes = self._spectral.integral_values(values, *self._energies)
@@ -290,8 +295,7 @@ class Source:
         if self._moments is not None:
             exposure, order = self._uneven(local.exposure, x, y, size, np.array(scale))
         rho = xy / (scale[0] * scale[1])
-        spectrum = p[self._spectrum]
-        spectrum[self._linear_at] = 1.0
+        spectrum = self._unit_spectrum(p)
         return SourceState(
             self,
             0.0,
