@@ -163,11 +163,10 @@ class Evaluator:
             found.append(image)
         return found
 
-    def recentre(self, x: np.ndarray) -> None:
-        """Place every rectangle around its source at ``x``."""
+    def recentre(self, x: np.ndarray) -> bool:
+        """Place every rectangle around its source at ``x``; whether this changes anything."""
         p = self.full(x)
-        for term in self.terms:
-            term.lay_out(p)
+        return any([term.lay_out(p) for term in self.terms])
 
     def set_rough(self, rough: bool) -> None:
         """Let the prediction of extended sources be off by a few per cent, for a quick way down.
@@ -456,11 +455,12 @@ class DatasetTerm:
                 self.sources[number] = ExtendedSource(*source.compiled_from)
                 self.sources[number].whole_map = source.whole_map
 
-    def lay_out(self, p: np.ndarray) -> None:
-        """Place the rectangles and cut the map into regions and the rest."""
+    def lay_out(self, p: np.ndarray) -> bool:
+        """Place the rectangles and cut the map into regions and the rest, where that is new."""
         self.suit(p)
-        for source in self.sources:
-            source.lay_out(p)
+        changed = [source.lay_out(p) for source in self.sources]
+        if self.regions is not None and not any(changed):
+            return False
         groups: list[tuple[tuple[int, int, int, int], list[int]]] = []
         for number, source in enumerate(self.sources):
             box, members = source.box, [number]
@@ -480,6 +480,7 @@ class DatasetTerm:
         self.outside = self.totals
         for region in self.regions:
             self.outside = self.outside.minus(region.sums)
+        return True
 
     def settle(self, p: np.ndarray) -> list[Region]:
         """The regions, laid out anew if a source has left its rectangle."""

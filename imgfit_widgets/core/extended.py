@@ -136,13 +136,13 @@ class ExtendedSource(Source):
             near &= bool(abs(change - 1.0) <= _SAME_CELLS)
         return near
 
-    def lay_out(self, p: np.ndarray) -> None:
-        """Put the plane and the rectangle around the source."""
+    def lay_out(self, p: np.ndarray) -> bool:
+        """Put the plane and the rectangle around the source, unless they are nearly there."""
         # All but the amplitude, which changes nothing here.
         spectrum = [i for i in self._spectrum if i != self.linear]
         here = (float(self.rough), *p[spectrum])
         if here == self._laid_out and self._is_near(p):
-            return
+            return False
         self._laid_out = here
         lon, lat = float(p[self._lon]), float(p[self._lat])
         used, share, mixture = self._mixture(p)
@@ -161,7 +161,7 @@ class ExtendedSource(Source):
         if not self._has_pixels():
             self.box = (0, 0, 0, 0)
             self._plane = None
-            return
+            return True
         far = self._farthest(lon, lat, reach)
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
         cell, blurred = self._cell_size(mixture, values)
@@ -203,6 +203,7 @@ class ExtendedSource(Source):
         self._template = None
         if isinstance(self.spatial, TemplateSpatialModel):
             self._template = self._template_spectrum(self.spatial)
+        return True
 
     def _fineness(self, values: np.ndarray) -> float:
         """A length (deg) that shrinks with the finest structure of the shape."""

@@ -51,8 +51,9 @@ class FlatSource(Source):
     def stays(self, p: np.ndarray) -> bool:
         return True
 
-    def lay_out(self, p: np.ndarray) -> None:
+    def lay_out(self, p: np.ndarray) -> bool:
         """The rectangle is the map."""
+        return False
 
     def psf_width(self, p: np.ndarray) -> float:
         """No width: what the PSF does to it cannot be seen."""

@@ -136,9 +136,9 @@ class Likelihood:
         """Whether a source has an extent of its own."""
         return any(not s.is_point for term in self.terms for s in term.sources)
 
-    def recentre(self, x: np.ndarray) -> None:
-        """Place every rectangle around its source at ``x``."""
-        self.evaluator.recentre(self._all(x))
+    def recentre(self, x: np.ndarray) -> bool:
+        """Place every rectangle around its source at ``x``; whether this changes anything."""
+        return self.evaluator.recentre(self._all(x))
 
     def off_saddle(self, x: np.ndarray) -> np.ndarray:
         """``x`` with free eccentricities near 0 moved to where they have a slope.

@@ -33,6 +33,8 @@ _SCORED = 1e-2
 """The scoring ends when a step is expected to gain less."""
 _CURVED = 0.02
 """Part of the expected curvature that the true one has to have for steps by it."""
+_NEAR_STEP = 1.0
+"""How far, in scales, the exact minimum may be from the rough one to be next to it."""
 _NEWTON_STEPS = 12
 _EDM = 1e-9
 """Newton stops when the expected further gain in the statistic is below this."""
@@ -89,15 +91,18 @@ class Minimiser:
         u = np.asarray(u, dtype=float)
         if not np.all(np.isfinite(u)):
             return 1e30, np.zeros(len(u))
-        key = u.tobytes()
+        x = self.origin + u * self.scale
+        key = x.tobytes()
         if key != self._last[0]:
-            x = self.origin + u * self.scale
-            stat, gradient = self.likelihood.stat_and_gradient(x)
+            if key == self._derived[0]:
+                stat, gradient = self._derived[1].stat, self._derived[1].gradient
+            else:
+                stat, gradient = self.likelihood.stat_and_gradient(x)
+                self._count(x, stat)
             if not np.isfinite(stat) or not np.all(np.isfinite(gradient)):
                 stat, gradient = 1e30, np.zeros(len(u))
-            self._last = (key, stat, gradient * self.scale)
-            self._count(x, stat)
-        return self._last[1] - self._zero, self._last[2]
+            self._last = (key, stat, gradient)
+        return self._last[1] - self._zero, self._last[2] * self.scale
 
     def _stat(self, u: np.ndarray) -> float:
         """The statistic where its derivatives may be asked for next."""
@@ -123,9 +128,9 @@ class Minimiser:
 
     def _recentre(self, x: np.ndarray) -> None:
         """Place every source's rectangle around it: the statistic changes by its last digits."""
-        self.likelihood.recentre(x)
-        self._last = (b"", 0.0, np.empty(0))
-        self._derived = (b"", Derivatives.zero(0))
+        if self.likelihood.recentre(x):
+            self._last = (b"", 0.0, np.empty(0))
+            self._derived = (b"", Derivatives.zero(0))
 
     def stat_and_slope(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivatives by u."""
@@ -150,7 +155,7 @@ class Minimiser:
             self.likelihood.evaluator.set_rough(False)
         if self.likelihood.has_extended:
             self._recentre(self.origin + u * self.scale)
-            u, here = self._score(u)
+            u, here = self._score(self._nearer(u, here.observed))
         u, hessian, held = self._polish(u, here.observed)
         for _ in range(4):
             if self._is_bottom(u, hessian, held) or self.nfev > self.max_calls:
@@ -170,6 +175,19 @@ class Minimiser:
     def _is_bottom(self, u: np.ndarray, hessian: np.ndarray, held: np.ndarray) -> bool:
         step = newton_step(hessian, self._evaluate(u)[1], held)
         return step is not None and -0.5 * float(self._evaluate(u)[1] @ step) < EDM_VALID
+
+    def _nearer(self, u: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+        """One step by second derivatives that are nearly true here, if it is short and a gain.
+
+        So that the exact ones are asked for next to the minimum only.
+        """
+        held = self._at_bound(u)
+        stat, gradient = self._evaluate(u)
+        step = newton_step(_free_of(hessian, held), gradient, held)
+        if step is None or not np.abs(step).max() <= _NEAR_STEP:
+            return u
+        tried = np.clip(u + step, *self._u_bounds())
+        return tried if self._stat(tried) < stat else u
 
     def _score(self, u: np.ndarray) -> tuple[np.ndarray, Derivatives]:
         def shorter(u: np.ndarray, step: np.ndarray) -> float:

@@ -158,8 +158,8 @@ class Source:
         size = abs(p[self._sigma]) if self._sigma is not None else 0.0
         return bool(self._sigma_range[0] <= size <= self._sigma_range[1])
 
-    def lay_out(self, p: np.ndarray) -> None:
-        """Put the rectangle around the source."""
+    def lay_out(self, p: np.ndarray) -> bool:
+        """Put the rectangle around the source; whether it is another one now."""
         if self._e is not None and p[self._e] != 0:
             raise ModelError(
                 f"{self.model.name}.e: {p[self._e]:g} for a source that was compiled as a round "
@@ -201,6 +201,7 @@ class Source:
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
             self._moments = ExposureMoments(*self._response.exposure_images, self.box, _ORDER)
+        return True
 
     def needs_plane(self, p: np.ndarray) -> bool:
         """Whether the exposure under a Gaussian is more than `ExposureMoments` can follow.
