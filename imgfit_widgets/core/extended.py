@@ -304,17 +304,20 @@ class ExtendedSource(Source):
         plane = self.plane
         mixing, images = self._response.exposure_images
         geom, axes = self._exposure_geom, None
+        # Where the source does not come, what is next to there will do.
+        rows, columns = part = plane.within(reach)
         if self._parts > 1:
             axes = plane.axes(geom, self._parts, reach, _ACROSS_PIXEL)
+            part = part if axes else (slice(None), slice(None))
         if axes:
-            x, y = axes
+            x, y = axes[0][:, columns], axes[1][:, rows]
         else:
-            x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(), self.model.frame))
+            x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(part=part), self.model.frame))
         # Only the pixels that the cells lie on.
-        (x, columns), (y, rows) = (
+        (x, pixels_x), (y, pixels_y) = (
             within(at, size) for at, size in zip((x, y), images.shape[:0:-1], strict=True)
         )
-        images = images[:, rows, columns]
+        images = images[:, pixels_y, pixels_x]
         # The few combinations that matter here, weighted by the counts of each true energy.
         middle = (x[0, ::3], y[0, ::3, None]) if axes else (x[::3, ::3], y[::3, ::3])
         sample = bilinear(images, *np.broadcast_arrays(*middle)).reshape(len(images), -1)
@@ -330,42 +333,19 @@ class ExtendedSource(Source):
         few = left.T @ (scale[:, None] * mixing)
         images = product(few, images.reshape(len(images), -1)).reshape(-1, *images.shape[1:])
         if axes:
-            self.exposure = self._low_waves_along(images, x, y)
+            along_x, along_y = (
+                _low_waves_along(at, size)
+                for at, size in zip((x, y), images.shape[:0:-1], strict=True)
+            )
+            exposure = product(product(along_y, images.astype(np.float32)), along_x.T)
         elif self._parts > 1:
-            self.exposure = self._low_waves(images, x, y)
+            exposure = self._low_waves(images, x, y)
         else:
-            self.exposure = bilinear(images, x, y)
-
-    def _low_waves_along(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The same as `_low_waves` where rows and columns of cells are those of pixels.
-
-        Then it is one matrix along each axis. ``x``, ``y`` (parts, cells) are pixels of the images.
-        """
-        plane, parts = self.plane, self._parts
-        offsets = points(parts) * plane.cell
-        kept = self._inside[0], self._inside[: plane.shape[0] // 2 + 1, 0]
-        matrices = []
-        for at, waves, held, size in zip(
-            (x, y), plane.waves, kept, images.shape[:0:-1], strict=True
-        ):
-            left, part = between(at, size)
-            sampled = np.zeros((*at.shape, size))
-            place = np.arange(at.size)
-            flat = sampled.reshape(at.size, -1)
-            flat[place, left.ravel()] = 1.0 - part.ravel()
-            flat[place, np.minimum(left + 1, size - 1).ravel()] += part.ravel()
-            spectrum = fft.rfft(sampled, axis=1)
-            shift = np.exp(-1j * offsets[:, None] * waves) * (held / parts)
-            mean = np.einsum("pk,pkj->kj", shift, spectrum)
-            matrices.append(fft.irfft(mean, at.shape[1], axis=0))
-        along_x, along_y = matrices
-        return product(product(along_y, images), along_x.T)
+            exposure = bilinear(images, x, y)
+        self.exposure = plane.padded(exposure, part)
 
     def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """What waves longer than two cells have of the exposure, for cells at pixels x, y of it.
-
-        Values at the cells' centres would move a step by up to half a cell.
-        """
+        """The same as `_low_waves_along` for cells at pixels x, y that lie anyhow."""
         plane = self.plane
         offsets = points(self._parts)
         (x_v, x_u), (y_v, y_u) = (np.gradient(q) for q in (x, y))
@@ -682,6 +662,23 @@ class ExtendedState:
         """Derivatives of the spectrum by the position east and north."""
         spectrum = -1j * (self.shape * self.base)
         return spectrum * self.plane.east, spectrum * self.plane.north
+
+
+def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:
+    """What cells have of the waves longer than two of them in pixels, along one axis: (n, size).
+
+    Values at the cells' centres would move a step by up to half a cell. ``at`` (parts, n) are
+    positions, in pixels, of points spread evenly over each cell.
+    """
+    parts, count = at.shape
+    left, beyond = between(at.T.ravel(), size)
+    sampled = np.zeros((at.size, size), np.float32)
+    place = np.arange(at.size)
+    sampled[place, left] = 1.0 - beyond
+    sampled[place, np.minimum(left + 1, size - 1)] += beyond
+    # Continued by their mirror image, in which there is no step.
+    waves = fft.dct(sampled, axis=0, norm="ortho")[:count] / math.sqrt(parts)
+    return np.asarray(fft.idct(waves, axis=0, norm="ortho"))
 
 
 def _mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:

@@ -29,6 +29,8 @@ _UNEQUAL = 3e-5
 """How far, in parts of the distance, rows and columns may be off before areas are unequal too."""
 _APART = 8
 """Pixels from one whose area is computed to the next."""
+_MORE = 4
+"""Cells by which a part of them is larger than what it is to hold."""
 _MANY_CELLS = 60_000
 _THREADS = 2
 """Threads of the Fourier transform of many cells; as many anywhere, as bits may depend on it."""
@@ -149,7 +151,9 @@ class SkyPlane(TangentPoint):
         gain = _spline_gain(kx * cell) * _spline_gain(ky * cell)[:, None]
         window = 1.0 / gain
         for east, north in pixel:
-            window = window * np.sinc((kx * east + ky[:, None] * north) / (2.0 * math.pi))
+            along = kx * east if not north else kx * east + ky[:, None] * north
+            along = ky[:, None] * north if not east else along
+            window = window * np.sinc(along / (2.0 * math.pi))
         self.window = window
 
     # --- positions
@@ -163,15 +167,39 @@ class SkyPlane(TangentPoint):
             inside[ny // 2] = 0.0
         return inside
 
-    def lonlat(self, du: float = 0.0, dv: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def lonlat(
+        self,
+        du: float = 0.0,
+        dv: float = 0.0,
+        part: tuple[slice, slice] = (slice(None), slice(None)),
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the cells in the model's frame, degrees, shape `shape`.
 
-        Of points ``du, dv`` cells away from their centres, if given.
+        Of points ``du, dv`` cells away from their centres, if given; of the cells of some ``part``.
         """
         ny, nx = self.shape
         u = (np.arange(nx) - self._origin[0] + du) * (self.cell * _DEG)
-        v = ((np.arange(ny) - self._origin[1] + dv) * (self.cell * _DEG))[:, None]
-        return self._sky(*np.broadcast_arrays(u, v))
+        v = (np.arange(ny) - self._origin[1] + dv) * (self.cell * _DEG)
+        return self._sky(*np.broadcast_arrays(u[part[1]], v[part[0], None]))
+
+    def within(self, radius: float) -> tuple[slice, slice]:
+        """The rows and columns of cells up to some degrees from the centre, and a few more.
+
+        Of a number that is quick to transform.
+        """
+        count = fft.next_fast_len(2 * (math.ceil(radius / self.cell) + _MORE), real=True)
+        rows, columns = (
+            slice(origin - count // 2, origin - count // 2 + count) if count < size else slice(size)
+            for origin, size in zip(self._origin[::-1], self.shape, strict=True)
+        )
+        return rows, columns
+
+    def padded(self, images: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
+        """Images (k, rows, columns) of some part of the cells, continued to all of them."""
+        if images.shape[1:] == self.shape:
+            return images
+        beside = [(s.start or 0, n - s.stop) for s, n in zip(part, self.shape, strict=True)]
+        return np.pad(images, [(0, 0), *beside], mode="edge")
 
     def _sky(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         r = np.hypot(u, v)
@@ -286,14 +314,12 @@ class SkyPlane(TangentPoint):
             np.linspace(max(low, at - radius / pixel), min(high - 1, at + radius / pixel), 17)
             for at, (low, high) in zip(middle, ((x0, x1), (y0, y1)), strict=True)
         )
-        y = y[:, None]
-        u, v = self._on_plane(x, y)
+        # With the row and the column through the middle.
+        u, v = self._on_plane(np.append(x, middle[0]), np.append(y, middle[1])[:, None])
         if not np.all(np.isfinite(u)):
             return math.inf
-        off = np.maximum(
-            np.abs(u - self._on_plane(x, np.array(middle[1]))[0]),
-            np.abs(v - self._on_plane(np.array(middle[0]), y)[1]),
-        )
+        u, v, row, column = u[:-1, :-1], v[:-1, :-1], u[-1, :-1], v[:-1, -1:]
+        off = np.maximum(np.abs(u - row), np.abs(v - column))
         return float(off[np.hypot(u, v) <= radius].max(initial=0.0))
 
     def _along_axes(self, unequal: bool) -> tuple[_Straight, Sides]:
@@ -304,8 +330,11 @@ class SkyPlane(TangentPoint):
         y0, y1, x0, x1 = self.box
         x, y = np.arange(x0 - 1, x1 + 1.0), np.arange(y0 - 1, y1 + 1.0)
         middle = self._middle()
-        u = self._on_plane(x, np.array(middle[1]))[0]
-        v = self._on_plane(np.array(middle[0]), y)[1]
+        u, v = self._on_plane(
+            np.concatenate([x, np.full(len(y), middle[0])]),
+            np.concatenate([np.full(len(x), middle[1]), y]),
+        )
+        u, v = u[: len(x)], v[len(x) :]
         sides = [0.5 * (q[2:] - q[:-2]) for q in (u, v)]
         columns, rows = (
             _spline_matrix(q[1:-1] / self.cell + origin, count, np.abs(side / self.cell))
@@ -327,10 +356,9 @@ class SkyPlane(TangentPoint):
         """
         y0, y1, x0, x1 = self.box
         (x, to_x), (y, to_y) = (_hats(first, stop) for first, stop in ((x0, x1), (y0, y1)))
-        (u1, v1), (u2, v2), (u3, v3), (u4, v4) = (
-            self._on_plane(x + dx, (y + dy)[:, None])
-            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1))
-        )
+        step = np.array([1.0, -1.0, 0.0, 0.0])[:, None, None]
+        beside = x + step, y[:, None] + step[::-1]
+        (u1, u2, u3, u4), (v1, v2, v3, v4) = self._on_plane(*beside)
         area = 0.25 * np.abs((u1 - u2) * (v3 - v4) - (v1 - v2) * (u3 - u4))
         side_x = np.interp(x, np.arange(x0, x1), along_x)
         side_y = np.interp(y, np.arange(y0, y1), along_y)
