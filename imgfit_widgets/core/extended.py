@@ -56,6 +56,8 @@ _ACROSS_PIXEL = 0.05
 """How far, in these pixels, its rows and columns may be from straight ones of the cells."""
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
+_SAMPLED = 1000
+"""Pixels from which that is found."""
 _STRAIGHT = 5e-3
 """To what part of its blurred size pixels must be where straight rows and columns have them."""
 _SAME_AREA = 4e-4
@@ -301,8 +303,7 @@ class ExtendedSource(Source):
 
         ``reach`` is how far (deg) from the plane's centre the source comes.
         """
-        plane = self.plane
-        mixing, images = self._response.exposure_images
+        plane, cube = self.plane, self._response.exposure
         geom, axes = self._exposure_geom, None
         # Where the source does not come, what is next to there will do.
         rows, columns = part = plane.within(reach)
@@ -315,23 +316,21 @@ class ExtendedSource(Source):
             x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(part=part), self.model.frame))
         # Only the pixels that the cells lie on.
         (x, pixels_x), (y, pixels_y) = (
-            within(at, size) for at, size in zip((x, y), images.shape[:0:-1], strict=True)
+            within(at, size) for at, size in zip((x, y), cube.shape[:0:-1], strict=True)
         )
-        images = images[:, pixels_y, pixels_x]
+        cube = cube[:, pixels_y, pixels_x]
         # The few combinations that matter here, weighted by the counts of each true energy.
-        middle = (x[0, ::3], y[0, ::3, None]) if axes else (x[::3, ::3], y[::3, ::3])
-        sample = bilinear(images, *np.broadcast_arrays(*middle)).reshape(len(images), -1)
-        scale = share / np.maximum(np.abs(mixing @ sample.mean(axis=1)), 1e-300)
+        step = max(1, math.isqrt(cube[0].size // _SAMPLED))
+        sample = cube[:, ::step, ::step].reshape(len(cube), -1)
+        scale = share / np.maximum(np.abs(sample.mean(axis=1)), 1e-300)
         scale = np.maximum(scale, 1e-7 * max(float(scale.max()), 1e-300))
-        # Of all true energies at once by way of the few images' own lengths and angles.
-        size, turn = np.linalg.eigh(sample @ sample.T)
-        spread = turn * np.sqrt(np.maximum(size, 0.0))
-        left, strength, _ = np.linalg.svd(scale[:, None] * mixing @ spread, full_matrices=False)
+        sample = scale[:, None] * sample
+        size, left = np.linalg.eigh(sample @ sample.T)
         least = _EXPOSURE * (_ROUGH if self.rough else 1.0)
-        left = left[:, strength > least * max(float(strength[0]), 1e-300)]
-        self._mixing = left / scale[:, None]
-        few = left.T @ (scale[:, None] * mixing)
-        images = product(few, images.reshape(len(images), -1)).reshape(-1, *images.shape[1:])
+        left = left[:, size > least**2 * max(float(size[-1]), 1e-300)]
+        self._mixing = 1e4 * left / scale[:, None]  # m2 s to cm2 s
+        few = (left * scale[:, None]).T
+        images = product(few, cube.reshape(len(cube), -1)).reshape(-1, *cube.shape[1:])
         if axes:
             along_x, along_y = (
                 _low_waves_along(at, size)

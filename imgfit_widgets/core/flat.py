@@ -34,7 +34,7 @@ class FlatSource(Source):
         self.box = (0, ny, 0, nx)
         self._centre_pixel = 0.5 * (nx - 1), 0.5 * (ny - 1)
         geom = dataset.exposure.geom
-        self._mixing, images = response.exposure_images
+        self._mixing, images = response.exposure_images()
         if not response.same_pixels:
             lon, lat = self.geom.pixel_lonlat
             x, y = geom.lonlat_to_pix(*geom.from_frame(lon, lat, self.geom.frame))

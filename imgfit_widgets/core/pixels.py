@@ -121,10 +121,10 @@ class ExposureMoments:
     Parameters
     ----------
     mixing, images : ndarray, shapes (T, k), (k, ny, nx)
-        The exposure of the map in cm2 s as ``mixing @ images``, constant within a pixel; continued
-        beyond the map.
+        The exposure of some pixels in cm2 s as ``mixing @ images``, constant within a pixel;
+        continued beyond them.
     box : tuple of int
-        Pixels (y0, y1, x0, x1) that hold the source.
+        These pixels (y0, y1, x0, x1), which hold the source.
     order : int
         Number of polynomials an axis; the total degree stays below it.
     """
@@ -137,7 +137,7 @@ class ExposureMoments:
         order: int,
     ) -> None:
         y0, y1, x0, x1 = box
-        self._mixing, self._images = mixing, images[:, y0:y1, x0:x1]
+        self._mixing, self._images = mixing, images
         self._x_edges, self._y_edges = _open_edges(x0, x1), _open_edges(y0, y1)
         self.order = order
         degree = np.arange(order)

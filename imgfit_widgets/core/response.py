@@ -396,10 +396,20 @@ class Response:
         """The response at a position in pixels of the counts map, of all widths."""
         return self._whole.at(x, y)
 
-    @cached_property
-    def exposure_images(self) -> tuple[np.ndarray, np.ndarray]:
-        """The exposure in cm2 s as few images and their mixing, see `few_images`."""
-        mixing, images = few_images(self._data[0])
+    @property
+    def exposure(self) -> np.ndarray:
+        """The exposure in m2 s, shape (T, y, x) of its own pixels."""
+        return self._data[0]
+
+    def exposure_images(
+        self, box: tuple[int, int, int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The exposure in cm2 s as few images and their mixing, see `few_images`.
+
+        Of its pixels (y0, y1, x0, x1), if given.
+        """
+        y0, y1, x0, x1 = box or (0, None, 0, None)
+        mixing, images = few_images(self._data[0][:, y0:y1, x0:x1])
         return mixing * 1e4, images
 
     def exposure_step(self, box: tuple[int, int, int, int], length: float) -> float:
