@@ -27,7 +27,7 @@ LAYERS = [
     ["core.selection"],
     ["core.pixels", "core.plane"],
     ["core.response"],
-    ["core.source_state"],
+    ["core.extended_state", "core.source_state"],
     ["core.source"],
     ["core.extended", "core.flat"],
     ["core.evaluator"],

@@ -18,14 +18,13 @@ derivative of the statistic by each pixel's counts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy import fft
 
 from .derivatives import Derivatives
 from .errors import DataError
+from .extended_state import ExtendedState
 from .maps import unit_vectors
 from .models import GaussianSpatialModel, SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
@@ -134,8 +133,8 @@ class ExtendedSource(Source):
         near = bool(math.hypot(u, v) <= _NEAR * self._margin)
         near &= bool(abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach))
         if self._own_fineness is not None:
-            change = self._fineness(p[self._shape]) / self._own_fineness
-            near &= bool(abs(change - 1.0) <= _SAME_CELLS)
+            change = self._fineness(p[self._shape]) - self._own_fineness
+            near &= bool(abs(change) <= _SAME_CELLS * self._own_fineness)
         return near
 
     def lay_out(self, p: np.ndarray) -> bool:
@@ -341,7 +340,7 @@ class ExtendedSource(Source):
             exposure = self._low_waves(images, x, y)
         else:
             exposure = bilinear(images, x, y)
-        self.exposure = plane.padded(exposure, part)
+        self.exposure = plane.padded(exposure.astype(np.float32, copy=False), part)
 
     def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The same as `_low_waves_along` for cells at pixels x, y that lie anyhow."""
@@ -426,26 +425,28 @@ class ExtendedSource(Source):
 
         ``state`` has slopes.
         """
-        amplitude, free = state.amplitude, self._free
-        by_shape = {
-            k: amplitude * state.counts_of(state.shape_slopes[k] * state.base)
-            for k in (self._varied if state.shape_slopes else ())
-        }
-        found = {self._shape[k]: column for k, column in by_shape.items()}
-        if self.linear in free:
-            found[self.linear] = state.template()
+        free, plane = self._free, state.plane
+        # By spectra on the cells, and by mixtures: in one go through what all have to pass.
+        spectra: dict[int, np.ndarray] = {}
+        units: dict[int, np.ndarray] = {}
+        for k in self._varied if state.shape_slopes else ():
+            spectra[self._shape[k]] = state.shape_slopes[k]
         if free & {self._lon, self._lat}:
-            by_u, by_v = (amplitude * state.counts_of(s) for s in state.moved())
             drift = np.tensordot(state.jacobian.T, state.unit_slopes, axes=1)
             for k, place in enumerate((self._lon, self._lat)):
                 if place in free:
-                    found[place] = by_u * state.on_plane[0, k] + by_v * state.on_plane[1, k]
-                    found[place] += amplitude * state.counts_with(drift[k])
-            if self._phi in by_shape and self._lon in free:
-                found[self._lon] += by_shape[self._phi] * state.turn
+                    by_u, by_v = state.on_plane[:, k]
+                    spectra[place] = state.shape * (-1j * (by_u * plane.east + by_v * plane.north))
+                    units[place] = drift[k]
+            if self._phi is not None and self._shape[self._phi] in spectra and self._lon in free:
+                spectra[self._lon] += state.turn * spectra[self._shape[self._phi]]
         for i in self._free_flux():
-            unit = self._unit_of(state, state.flux_slopes[i])
-            found[self._spectrum[i]] = amplitude * state.counts_with(unit)
+            units[self._spectrum[i]] = self._unit_of(state, state.flux_slopes[i])
+        places = list(dict.fromkeys([*spectra, *units]))
+        images = state.amplitude * state.images(places, spectra, units)
+        found = dict(zip(places, images, strict=True))
+        if self.linear in free:
+            found[self.linear] = state.template()
         return found
 
     def _unit_of(self, state: ExtendedState, flux: np.ndarray) -> np.ndarray:
@@ -591,76 +592,6 @@ class ExtendedSource(Source):
         found = np.bincount(node, both.ravel() - upper, _RADIAL)
         found[1:] += np.bincount(node, upper, _RADIAL)[:-1]
         return np.asarray(self._blur @ found)
-
-
-@dataclass
-class ExtendedState:
-    """An extended source at given parameters, at amplitude 1.
-
-    ``spectrum`` are its parameters; ``base`` and ``shape`` multiply to the transform of the source
-    on the cells; ``unit`` (R, k, W) are counts by band, exposure image and width, ``unit_slopes``
-    their derivatives by pixel x, y.
-    """
-
-    source: ExtendedSource
-    plane: SkyPlane
-    amplitude: float
-    spectrum: np.ndarray
-    base: np.ndarray
-    shape: np.ndarray
-    values: np.ndarray
-    shape_slopes: list[np.ndarray]
-    unit: np.ndarray
-    unit_slopes: np.ndarray
-    spread: np.ndarray
-    flux_slopes: np.ndarray
-    jacobian: np.ndarray
-    on_plane: np.ndarray
-    turn: float
-    has_slopes: bool
-
-    @cached_property
-    def transfer(self) -> np.ndarray:
-        """PSF and response as a factor of each wave vector, shape (R, k, north, half east)."""
-        return self.source.transfer(self.unit)
-
-    @cached_property
-    def exposed(self) -> np.ndarray:
-        """Spectra of the source times each exposure image, shape (k, north, half east)."""
-        return self.exposed_of(self.shape * self.base)
-
-    def exposed_of(self, spectrum: np.ndarray) -> np.ndarray:
-        """The same of another spectrum on the cells."""
-        return self.plane.spectrum(self.source.exposure * self.plane.image(spectrum))
-
-    def _to_pixels(self, exposed: np.ndarray, transfer: np.ndarray) -> np.ndarray:
-        blurred = (transfer * exposed).sum(axis=1) * self.plane.window
-        return self.plane.to_pixels(self.plane.image(blurred))
-
-    @cached_property
-    def _template(self) -> np.ndarray:
-        return self._to_pixels(self.exposed, self.transfer)
-
-    def template(self) -> np.ndarray:
-        """Counts in the rectangle at amplitude 1, shape (R, ny, nx)."""
-        return self._template
-
-    def counts(self) -> np.ndarray:
-        """Counts in the rectangle."""
-        return self._template * self.amplitude
-
-    def counts_of(self, spectrum: np.ndarray) -> np.ndarray:
-        """Counts at amplitude 1 of another spectrum on the cells."""
-        return self._to_pixels(self.exposed_of(spectrum), self.transfer)
-
-    def counts_with(self, unit: np.ndarray) -> np.ndarray:
-        """Counts of the source with other mixtures (R, k, W)."""
-        return self._to_pixels(self.exposed, self.source.transfer(unit))
-
-    def moved(self) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives of the spectrum by the position east and north."""
-        spectrum = -1j * (self.shape * self.base)
-        return spectrum * self.plane.east, spectrum * self.plane.north
 
 
 def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:

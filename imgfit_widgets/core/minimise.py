@@ -181,6 +181,8 @@ class Minimiser:
 
         So that the exact ones are asked for next to the minimum only.
         """
+        if self.nfev >= self.max_calls:
+            return u
         held = self._at_bound(u)
         stat, gradient = self._evaluate(u)
         step = newton_step(_free_of(hessian, held), gradient, held)

@@ -195,11 +195,11 @@ class SkyPlane(TangentPoint):
         return rows, columns
 
     def padded(self, images: np.ndarray, part: tuple[slice, slice]) -> np.ndarray:
-        """Images (k, rows, columns) of some part of the cells, continued to all of them."""
+        """Images (k, rows, columns) of some part of the cells, their slopes continued to all."""
         if images.shape[1:] == self.shape:
             return images
         beside = [(s.start or 0, n - s.stop) for s, n in zip(part, self.shape, strict=True)]
-        return np.pad(images, [(0, 0), *beside], mode="edge")
+        return np.pad(images, [(0, 0), *beside], mode="reflect", reflect_type="odd")
 
     def _sky(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         r = np.hypot(u, v)
@@ -437,7 +437,11 @@ class _Straight:
 
 def _along_both(rows: csr_array, columns: csr_array, images: np.ndarray) -> np.ndarray:
     """Images (R, y, x) times a matrix along y and one along x."""
-    return np.stack([(columns @ np.ascontiguousarray((rows @ image).T)).T for image in images])
+    count, ny, nx = images.shape
+    along = columns @ np.ascontiguousarray(images.reshape(-1, nx).T)
+    along = np.ascontiguousarray(along.reshape(-1, count, ny).transpose(2, 1, 0))
+    found = rows @ along.reshape(ny, -1)
+    return np.asarray(found.reshape(len(found), count, -1).transpose(1, 0, 2))
 
 
 class _Scattered:

@@ -200,7 +200,8 @@ class Source:
         self._even = self._even_size(np.array(scale))
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
-            self._moments = ExposureMoments(*self._response.exposure_images(self.box), self.box, _ORDER)
+            images = self._response.exposure_images(self.box)
+            self._moments = ExposureMoments(*images, self.box, _ORDER)
         return True
 
     def needs_plane(self, p: np.ndarray) -> bool:
