@@ -42,12 +42,12 @@ class ExtendedState:
     @cached_property
     def transfer(self) -> np.ndarray:
         """PSF and response as a factor of each wave vector, shape (R, k, north, half east)."""
-        return self.source.transfer(self.unit)
+        return np.asarray(self.source.transfer(self.unit))
 
     @cached_property
     def exposed(self) -> np.ndarray:
         """Spectra of the source times each exposure image, shape (k, north, half east)."""
-        return self.exposed_of(self.shape * self.base)
+        return np.asarray(self.exposed_of(self.shape * self.base))
 
     def exposed_of(self, spectrum: np.ndarray) -> np.ndarray:
         """The same of another spectrum on the cells."""

@@ -27,10 +27,12 @@ from .progress import Progress, silent
 __all__ = ["EDM_VALID", "Minimiser", "newton_step", "scored"]
 
 _SCORING_STEPS = 40
-_STRIDE = 5.0
+_STRIDE = 7.0
 """How far a position or size may go in one scoring step, in scales."""
 _SCORED = 1e-2
 """The scoring ends when a step is expected to gain less."""
+_SCORED_ROUGH = 0.3
+"""With a rough prediction: its lowest statistic is off by more."""
 _CURVED = 0.02
 """Part of the expected curvature that the true one has to have for steps by it."""
 _NEAR_STEP = 1.0
@@ -77,7 +79,7 @@ class Minimiser:
         self.used_minuit = False
         self.origin = likelihood.x0.copy()
         self.scale = np.ones(len(self.origin))
-        # Scoring moves parameters with stride 1 by at most 5 scales at a time.
+        # Scoring moves parameters with stride 1 by at most `_STRIDE` scales at a time.
         self.stride = np.zeros(len(self.origin))
         self.room = Room.of(likelihood)
         self.lower, self.upper = self.room.lower, self.room.upper
@@ -150,7 +152,8 @@ class Minimiser:
         try:
             self.likelihood.evaluator.set_rough(True)
             self._start()
-            u, here = self._score(np.zeros(len(self.origin)))
+            enough = _SCORED_ROUGH if self.likelihood.has_extended else _SCORED
+            u, here = self._score(np.zeros(len(self.origin)), enough)
         finally:
             self.likelihood.evaluator.set_rough(False)
         if self.likelihood.has_extended:
@@ -191,7 +194,7 @@ class Minimiser:
         tried = np.clip(u + step, *self._u_bounds())
         return tried if self._stat(tried) < stat else u
 
-    def _score(self, u: np.ndarray) -> tuple[np.ndarray, Derivatives]:
+    def _score(self, u: np.ndarray, enough: float = _SCORED) -> tuple[np.ndarray, Derivatives]:
         def shorter(u: np.ndarray, step: np.ndarray) -> float:
             return _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300)
 
@@ -199,7 +202,7 @@ class Minimiser:
             return self.nfev >= self.max_calls
 
         bounds = self._u_bounds()
-        return scored(self._stat, self._derivatives, shorter, u, bounds, spent)
+        return scored(self._stat, self._derivatives, shorter, u, bounds, spent, enough)
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
@@ -403,6 +406,7 @@ def scored(
     u: np.ndarray,
     bounds: tuple[np.ndarray, np.ndarray],
     spent: Callable[[], bool] = bool,
+    enough: float = _SCORED,
 ) -> tuple[np.ndarray, Derivatives]:
     """Damped steps (Levenberg-Marquardt) down, as far as they gain much.
 
@@ -424,6 +428,8 @@ def scored(
     bounds : (low, high)
     spent : callable
         Whether to stop.
+    enough : float
+        It ends when a step is expected to gain less.
 
     Returns
     -------
@@ -444,7 +450,7 @@ def scored(
         while damping < 1e6:
             step = newton_step(metric + np.diag(damping * diagonal), gradient, held)
             gain = -0.5 * float(gradient @ step) if step is not None else np.nan
-            if step is None or not gain >= _SCORED or spent():
+            if step is None or not gain >= enough or spent():
                 return u, here
             tried = np.clip(u + step * min(1.0, shorter(u, step)), low, high)
             found = stat_of(tried)

@@ -91,9 +91,9 @@ class PixelPosition:
         geom = self.geom
         scale = np.asarray(geom.wcs.pixel_scale_matrix, dtype=float)
         self._plane = scale
-        self._pixel = np.linalg.inv(scale)
         self._zero = np.asarray(geom.wcs.wcs.crpix, dtype=float) - 1.0
-        (a, b), (c, d) = self._pixel
+        (a, b), (c, d) = np.linalg.inv(scale).tolist()
+        self._affine = a, b, c, d, *self._zero.tolist()
         # From components uu, uv, vv in the projection plane to xx, xy, yy in pixels.
         self._to_pixel = np.array(
             [
@@ -102,6 +102,7 @@ class PixelPosition:
                 [b * b, b * d, d * d],
             ]
         )
+        self._scale, self._to_pixel_rows = scale.tolist(), self._to_pixel.tolist()
         nx, ny = geom.npix
         grids = np.meshgrid(np.linspace(0, nx - 1, 5), np.linspace(0, ny - 1, 5))
         x, y = (v.ravel() for v in grids)
@@ -139,36 +140,30 @@ class PixelPosition:
             return self._at_by_wcs(lon, lat)
         sl, cl = math.sin(lon * _DEG), math.cos(lon * _DEG)
         sb, cb = math.sin(lat * _DEG), math.cos(lat * _DEG)
-        vectors = (
-            (cb * cl, cb * sl, sb),
-            (-cb * sl * _DEG, cb * cl * _DEG, 0.0),
-            (-sb * cl * _DEG, -sb * sl * _DEG, cb * _DEG),
-        )
-        (n0, n1, n2), *slopes = (
-            tuple(r[0] * v[0] + r[1] * v[1] + r[2] * v[2] for r in self._turn) for v in vectors
-        )
+        # Native components, and how they change per radian of lon and of lat. Written out, because
+        # this is a good part of what one statistic takes.
+        e, f, g, h = cb * cl, cb * sl, -sb * cl, -sb * sl
+        n0, n1, n2 = (r0 * e + r1 * f + r2 * sb for r0, r1, r2 in self._turn)
+        l0, l1, l2 = (r1 * e - r0 * f for r0, r1, _ in self._turn)
+        b0, b1, b2 = (r0 * g + r1 * h + r2 * cb for r0, r1, r2 in self._turn)
         if self.closed == "CAR":
             rr = max(n0 * n0 + n1 * n1, 1e-20)
-            u, v = math.atan2(n1, n0) / _DEG, math.atan2(n2, math.sqrt(rr)) / _DEG
-            du = [(n0 * d[1] - n1 * d[0]) / rr / _DEG for d in slopes]
-            dv = [d[2] / math.sqrt(rr) / _DEG for d in slopes]
+            r = math.sqrt(rr)
+            u, v = math.atan2(n1, n0) / _DEG, math.atan2(n2, r) / _DEG
+            ul, ub = (n0 * l1 - n1 * l0) / rr, (n0 * b1 - n1 * b0) / rr
+            vl, vb = l2 / r, b2 / r
         else:
             # Behind the tangent plane there is no pixel: the position is pushed far out.
             n2 = max(n2, 1e-3)
-            u, v = n1 / n2 / _DEG, -n0 / n2 / _DEG
-            du = [(d[1] - n1 * d[2] / n2) / n2 / _DEG for d in slopes]
-            dv = [-(d[0] - n0 * d[2] / n2) / n2 / _DEG for d in slopes]
-        (a, b), (c, d) = self._pixel
-        jacobian = np.array(
-            [
-                [a * du[0] + b * dv[0], a * du[1] + b * dv[1]],
-                [c * du[0] + d * dv[0], c * du[1] + d * dv[1]],
-            ]
-        )
+            x, y = n1 / n2, n0 / n2
+            u, v = x / _DEG, -y / _DEG
+            ul, ub = (l1 - x * l2) / n2, (b1 - x * b2) / n2
+            vl, vb = (y * l2 - l0) / n2, (y * b2 - b0) / n2
+        a, b, c, d, x0, y0 = self._affine
         return (
-            float(a * u + b * v + self._zero[0]),
-            float(c * u + d * v + self._zero[1]),
-            jacobian,
+            a * u + b * v + x0,
+            c * u + d * v + y0,
+            np.array([[a * ul + b * vl, a * ub + b * vb], [c * ul + d * vl, c * ub + d * vb]]),
         )
 
     def metric(self, x: float, y: float) -> np.ndarray:
@@ -181,26 +176,30 @@ class PixelPosition:
         """
         if not self.closed:
             return self._metric_by_wcs(x, y)
-        s = self._plane
         dx, dy = x - self._zero[0], y - self._zero[1]
-        u, v = s[0, 0] * dx + s[0, 1] * dy, s[1, 0] * dx + s[1, 1] * dy
+        (a, b), (c, d) = self._scale
+        u, v = (a * dx + b * dy) * _DEG, (c * dx + d * dy) * _DEG
         # In the projection plane: components uu, uv, vv and their slopes along u and v.
         if self.closed == "CAR":
-            cos = max(math.cos(v * _DEG), 1e-6)
-            uu = 1.0 / cos**2
-            slope = 2.0 * uu * math.tan(v * _DEG) * _DEG
-            m = np.array([[uu, 0.0, 1.0], [0.0, 0.0, 0.0], [slope, 0.0, 0.0]])
-        else:
-            u, v = u * _DEG, v * _DEG
-            h = 1.0 + u * u + v * v
-            m = np.array(
+            uu = 1.0 / max(math.cos(v), 1e-6) ** 2
+            slope = 2.0 * uu * math.tan(v) * _DEG
+            (xx, xy, yy), _, (own_xx, own_xy, own_yy) = self._to_pixel_rows
+            return np.array(
                 [
-                    [h * (1 + u * u), h * u * v, h * (1 + v * v)],
-                    [2 * u * (1 + u * u + h), v * (h + 2 * u * u), 2 * u * (1 + v * v)],
-                    [2 * v * (1 + u * u), u * (h + 2 * v * v), 2 * v * (1 + v * v + h)],
+                    [uu * xx + own_xx, uu * xy + own_xy, uu * yy + own_yy],
+                    [c * slope * xx, c * slope * xy, c * slope * yy],
+                    [d * slope * xx, d * slope * xy, d * slope * yy],
                 ]
             )
-            m[1:] *= _DEG
+        h = 1.0 + u * u + v * v
+        m = np.array(
+            [
+                [h * (1 + u * u), h * u * v, h * (1 + v * v)],
+                [2 * u * (1 + u * u + h), v * (h + 2 * u * u), 2 * u * (1 + v * v)],
+                [2 * v * (1 + u * u), u * (h + 2 * v * v), 2 * v * (1 + v * v + h)],
+            ]
+        )
+        m[1:] *= _DEG
         m = m @ self._to_pixel
         m[1:] = self._plane.T @ m[1:]
         return np.asarray(m)
@@ -275,6 +274,8 @@ class SmoothGrid:
         self._nodes = np.empty((16, 0))
         self._lead: tuple[int, ...] = ()
         self._valid: np.ndarray | None = None
+        self._both_cell: tuple[int, int] | None = None
+        self._both: np.ndarray | None = None
 
     def nodes(self, x: float, y: float) -> np.ndarray:
         """Values of the 16 nodes around a position, shape (16, ...)."""
@@ -299,6 +300,26 @@ class SmoothGrid:
             for k, slope in enumerate(slopes):
                 values[k + 1] -= values[0] * (slope / share)
         return np.asarray(values.reshape(3, *self._lead))
+
+    def with_other(
+        self, other: SmoothGrid, x: float, y: float, turn: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """`at` of this grid and of another one of the same pixels, in one go.
+
+        None if either has a node that holds nothing.
+        """
+        i, j = cell = math.floor(x), math.floor(y)
+        if cell != self._both_cell:
+            self._gather(i, j)
+            other._gather(i, j)
+            self._both_cell = cell
+            full = self._valid is None and other._valid is None
+            self._both = np.hstack([self._nodes, other._nodes]) if full else None
+        if self._both is None:
+            return None
+        values = (turn @ _basis(x - i, y - j, True)) @ self._both
+        own = self._nodes.shape[1]
+        return values[:, :own].reshape(3, *self._lead), values[:, own:].reshape(3, *other._lead)
 
     def _gather(self, i: int, j: int) -> None:
         if (i, j) == self._cell:
@@ -326,9 +347,9 @@ class SmoothGrid:
 @lru_cache(maxsize=16)
 def _basis(tx: float, ty: float, cubic: bool) -> np.ndarray:
     """Weights of 16 nodes for a position between them, and their derivatives: shape (3, 16)."""
-    (wx, dx), (wy, dy) = (_keys(tx), _keys(ty)) if cubic else (_linear(tx), _linear(ty))
-    rows = ((wy, wx), (wy, dx), (dy, wx))
-    return np.array([[q * p for q in along_y for p in along_x] for along_y, along_x in rows])
+    along_x, along_y = (np.array(_keys(t) if cubic else _linear(t)) for t in (tx, ty))
+    both = along_y[:, None, :, None] * along_x[None, :, None, :]
+    return both.reshape(4, 16)[:3]
 
 
 def _keys(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -399,7 +420,7 @@ class Response:
     @property
     def exposure(self) -> np.ndarray:
         """The exposure in m2 s, shape (T, y, x) of its own pixels."""
-        return self._data[0]
+        return np.asarray(self._data[0])
 
     def exposure_images(
         self, box: tuple[int, int, int, int] | None = None
@@ -474,11 +495,13 @@ class Nearby:
 
     def at(self, x: float, y: float) -> LocalResponse:
         """The response at a position in pixels of the counts map."""
-        exposure, edisp, weights = (
-            grid.at(*pixel_map.position(x, y), pixel_map.turn(x, y))
-            for grid, pixel_map in self._grids
-        )
-        return LocalResponse(exposure * 1e4, edisp, weights)  # m2 s to cm2 s
+        (exposure, fine), (edisp, coarse), (weights, other) = self._grids
+        found = exposure.at(*fine.position(x, y), fine.turn(x, y)) * 1e4  # m2 s to cm2 s
+        place, turn = coarse.position(x, y), coarse.turn(x, y)
+        if coarse is other and (both := edisp.with_other(weights, *place, turn)):
+            return LocalResponse(found, *both)
+        by_weights = weights.at(*other.position(x, y), other.turn(x, y))
+        return LocalResponse(found, edisp.at(*place, turn), by_weights)
 
     def weight_nodes(self, x: float, y: float) -> np.ndarray:
         """PSF weights of the nodes around a position, shape (16, T, W)."""
@@ -493,17 +516,16 @@ class _PixelMap:
         self._c, self._origin, self._scale = coefficients, origin, scale
         self._degree = coefficients.shape[1] - 1
         if self._degree == 1:
-            slopes = coefficients[:, 1, 0] / scale, coefficients[:, 0, 1] / scale
-            self._turn = _turn(np.stack(slopes, axis=1))
+            slopes = np.stack([coefficients[:, 1, 0], coefficients[:, 0, 1]], axis=1) / scale
+            self._turn = _turn(slopes)
+            first = coefficients[:, 0, 0] - slopes @ np.array(origin)
+            self._affine = np.column_stack([first, slopes]).tolist()
 
     def position(self, x: float, y: float) -> tuple[float, float]:
-        u, v = (x - self._origin[0]) / self._scale, (y - self._origin[1]) / self._scale
         if self._degree == 1:
-            c = self._c
-            return (
-                float(c[0, 0, 0] + c[0, 1, 0] * u + c[0, 0, 1] * v),
-                float(c[1, 0, 0] + c[1, 1, 0] * u + c[1, 0, 1] * v),
-            )
+            (a, b, c), (d, e, f) = self._affine
+            return a + b * x + c * y, d + e * x + f * y
+        u, v = (x - self._origin[0]) / self._scale, (y - self._origin[1]) / self._scale
         a, b = (float(np.polynomial.polynomial.polyval2d(u, v, c)) for c in self._c)
         return a, b
 
