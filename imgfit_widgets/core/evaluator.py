@@ -106,10 +106,10 @@ class Evaluator:
         """Position of a parameter among all parameters."""
         return self._place[(model, parameter)]
 
-    def stat(self, x: np.ndarray, ahead: bool = False) -> float:
-        """Cash statistic over the fit mask; ``ahead`` if its derivatives will be asked for next."""
+    def stat(self, x: np.ndarray) -> float:
+        """Cash statistic over the fit mask."""
         p = self.full(x)
-        return sum(term.evaluate(p, None, ahead) for term in self.terms)
+        return sum(term.evaluate(p, None) for term in self.terms)
 
     def stat_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Cash statistic and its derivatives with respect to ``x``."""
@@ -488,13 +488,13 @@ class DatasetTerm:
             self.lay_out(p)
         return self.regions or []
 
-    def evaluate(self, p: np.ndarray, gradient: np.ndarray | None, ahead: bool = False) -> float:
+    def evaluate(self, p: np.ndarray, gradient: np.ndarray | None) -> float:
         """Statistic; adds to ``gradient`` (by all parameters, canonical units) if given."""
         regions = self.settle(p)
         factor = self.factor(p)
         stat, by_factor = self.outside.stat_and_slope(factor)
         for region in regions:
-            states = self._states(region, p, ahead or gradient is not None)
+            states = self._states(region, p, gradient is not None)
             mu = region.predicted(factor, states)
             if gradient is None:
                 stat += region.poisson.sum(mu)

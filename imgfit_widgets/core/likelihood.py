@@ -95,12 +95,9 @@ class Likelihood:
             prior.penalty(float(x[i]))[0] for i, prior in self.priors
         )
 
-    def stat(self, x: np.ndarray, ahead: bool = False) -> float:
-        """Cash statistic over the fit mask, and the priors.
-
-        ``ahead`` if its derivatives will be asked for next.
-        """
-        return self.evaluator.stat(self._all(x), ahead) + self.prior_stat(x)
+    def stat(self, x: np.ndarray) -> float:
+        """Cash statistic over the fit mask, and the priors."""
+        return self.evaluator.stat(self._all(x)) + self.prior_stat(x)
 
     def stat_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivatives with respect to ``x``."""

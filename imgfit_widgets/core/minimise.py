@@ -106,13 +106,6 @@ class Minimiser:
             self._last = (key, stat, gradient)
         return self._last[1] - self._zero, self._last[2] * self.scale
 
-    def _stat(self, u: np.ndarray) -> float:
-        """The statistic where its derivatives may be asked for next."""
-        x = self.origin + u * self.scale
-        stat = self.likelihood.stat(x, ahead=True)
-        self._count(x, stat)
-        return stat - self._zero if np.isfinite(stat) else 1e30
-
     def _derivatives(self, u: np.ndarray) -> Derivatives:
         """The statistic and its derivatives by u."""
         x = self.origin + u * self.scale
@@ -120,6 +113,7 @@ class Minimiser:
         if key != self._derived[0]:
             self._derived = key, self.likelihood.derivatives(x)
             self.information = self._derived[1].expected
+            self._count(x, self._derived[1].stat)
         found = self._derived[1].of(slice(None), self.scale)
         found.stat -= self._zero
         return found
@@ -192,7 +186,7 @@ class Minimiser:
         if step is None or not np.abs(step).max() <= _NEAR_STEP:
             return u
         tried = np.clip(u + step, *self._u_bounds())
-        return tried if self._stat(tried) < stat else u
+        return tried if self._derivatives(tried).stat < stat else u
 
     def _score(self, u: np.ndarray, enough: float = _SCORED) -> tuple[np.ndarray, Derivatives]:
         def shorter(u: np.ndarray, step: np.ndarray) -> float:
@@ -202,7 +196,7 @@ class Minimiser:
             return self.nfev >= self.max_calls
 
         bounds = self._u_bounds()
-        return scored(self._stat, self._derivatives, shorter, u, bounds, spent, enough)
+        return scored(self._derivatives, shorter, u, bounds, spent, enough)
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
@@ -210,7 +204,7 @@ class Minimiser:
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
         self._recentre(self.origin)
         p = ev.full(self.origin)
-        linear = self.solver.solve(p)
+        linear = self.solver.solve(p, enough=0.1)
         for place, value in zip(linear.places, linear.values, strict=True):
             p[place] = value
         for place in {s.linear for t in ev.terms for s in t.sources} & set(linear.places):
@@ -400,7 +394,6 @@ def _free_of(hessian: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 
 def scored(
-    stat_of: Callable[[np.ndarray], float],
     derivatives: Callable[[np.ndarray], Derivatives],
     shorter: Callable[[np.ndarray, np.ndarray], float],
     u: np.ndarray,
@@ -417,10 +410,8 @@ def scored(
 
     Parameters
     ----------
-    stat_of : callable
-        The statistic.
     derivatives : callable
-        With its derivatives, where it was evaluated last.
+        The statistic with its derivatives.
     shorter : callable
         What part of a step from u may be gone; more than 1 is all of it.
     u : ndarray
@@ -453,15 +444,15 @@ def scored(
             if step is None or not gain >= enough or spent():
                 return u, here
             tried = np.clip(u + step * min(1.0, shorter(u, step)), low, high)
-            found = stat_of(tried)
-            if found < here.stat:
+            # With its derivatives at once: most steps lead down.
+            there = derivatives(tried)
+            if there.stat < here.stat:
                 break
             damping = max(damping * 8.0, 1e-2)
         else:
             return u, here
-        good = here.stat - found > 0.5 * gain
-        before, here = here, derivatives(tried)
-        last, u = (tried - u, here.gradient - before.gradient), tried
+        good = here.stat - there.stat > 0.5 * gain
+        last, u, here = (tried - u, there.gradient - gradient), tried, there
         damping = max(damping * (0.1 if good else 2.0), 1e-6)
     return u, here
 

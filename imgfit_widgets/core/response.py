@@ -349,7 +349,7 @@ def _basis(tx: float, ty: float, cubic: bool) -> np.ndarray:
     """Weights of 16 nodes for a position between them, and their derivatives: shape (3, 16)."""
     along_x, along_y = (np.array(_keys(t) if cubic else _linear(t)) for t in (tx, ty))
     both = along_y[:, None, :, None] * along_x[None, :, None, :]
-    return both.reshape(4, 16)[:3]
+    return np.asarray(both.reshape(4, 16)[:3])
 
 
 def _keys(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -180,9 +180,7 @@ class CommonShape:
             for part in self._parts:
                 part.set_rough(rough)
             self._zero += self._stat(self._u)
-            self._u, here = scored(
-                self._stat, self._derivatives, self._shorter, self._u, tuple(self._bounds.T)
-            )
+            self._u, here = scored(self._derivatives, self._shorter, self._u, tuple(self._bounds.T))
         return here.stat + self._zero
 
     def polish(self, progress: Progress) -> CommonFit:
