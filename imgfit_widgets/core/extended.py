@@ -32,14 +32,16 @@ from .pixels import between, bilinear, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
-from .source import EDGE, NEAR, Source, tail_reach
+from .source import EDGE, Source, tail_reach
 
 __all__ = ["ExtendedSource"]
 
 _MARGIN_DEG = 0.06
 """How far a source may move at least before its plane follows."""
+_NEAR = 0.5
+"""Part of how far it may move or grow within which a new plane would be no better."""
 _SAME_CELLS = 1e-3
-"""Part of its fineness, where that sets the cells, within which a new plane would be no better."""
+"""And part of its fineness, where that sets the cells."""
 _ROUGH = 100.0
 """How much more than the following is good enough for a rough plane."""
 _ALIAS = 1e-4
@@ -91,6 +93,7 @@ class ExtendedSource(Source):
         self._own_fineness: float | None = None  # where the cells follow it
         self._parts = 1  # of a cell's side, over which the exposure is averaged
         self._smallest: float | None = None
+        self._laid_out: tuple[float, ...] = ()
         self._wave = Wave.of(np.zeros(0), np.zeros(0))
         self._inside = self._blur = self._between = np.empty(0)
         self._node = np.empty(0, dtype=np.int32)
@@ -127,8 +130,8 @@ class ExtendedSource(Source):
             return False
         u, v, _ = self._tangent.place(float(p[self._lon]), float(p[self._lat]))
         reach = self.spatial.reach(p[self._shape])
-        near = bool(math.hypot(u, v) <= NEAR * self._margin)
-        near &= bool(abs(reach - self._own_reach) <= NEAR * (self._reach_range[1] - reach))
+        near = bool(math.hypot(u, v) <= _NEAR * self._margin)
+        near &= bool(abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach))
         if self._own_fineness is not None:
             change = self._fineness(p[self._shape]) - self._own_fineness
             near &= bool(abs(change) <= _SAME_CELLS * self._own_fineness)
@@ -136,7 +139,9 @@ class ExtendedSource(Source):
 
     def lay_out(self, p: np.ndarray) -> bool:
         """Put the plane and the rectangle around the source, unless they are nearly there."""
-        here = float(self.rough), *self._apart(p)
+        # All but the amplitude, which changes nothing here.
+        spectrum = [i for i in self._spectrum if i != self.linear]
+        here = (float(self.rough), *p[spectrum])
         if here == self._laid_out and self._is_near(p):
             return False
         self._laid_out = here

@@ -20,7 +20,7 @@ from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
 from .source_state import SourceState
 
-__all__ = ["EDGE", "NEAR", "Source", "tail_reach"]
+__all__ = ["EDGE", "Source", "tail_reach"]
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
@@ -39,10 +39,6 @@ _EVEN_DEG, _EVEN_PIXELS = 0.055, 1.5
 """Up to this size the exposure at the centre stands for all of a source ..."""
 _UNEVEN = 2.0
 """... and from so many times that size on it is taken where the photons come from."""
-NEAR = 0.5
-"""Part of how far it may move (or grow) within which a new rectangle would be no better."""
-_SAME_SIZE = 0.02
-"""And part of the size."""
 _RATIO = 1.08
 """How far apart the widths of a blurred mixture may be."""
 _ORDER = 6
@@ -92,8 +88,7 @@ class Source:
         self._edges: tuple[np.ndarray, np.ndarray] = np.empty(0), np.empty(0)
         self._widths, self._fewer = response.widths, np.eye(len(response.widths))
         self._centre = (np.nan, np.nan)
-        self._margin = self._own_size = 0.0
-        self._laid_out: tuple[float, ...] = ()
+        self._margin = 0.0
         self._sigma_range = (0.0, 0.0)
         self._moments: ExposureMoments | None = None
         self._even = 0.0
@@ -165,17 +160,6 @@ class Source:
     def _size(self, p: np.ndarray) -> float:
         return abs(float(p[self._sigma])) if self._sigma is not None else 0.0
 
-    def _apart(self, p: np.ndarray) -> tuple[float, ...]:
-        """What a layout depends on beside position and shape: all of the spectrum but its scale."""
-        return tuple(p[[i for i in self._spectrum if i != self.linear]])
-
-    def _is_near(self, p: np.ndarray) -> bool:
-        """Whether the rectangle is nearly the one that would be laid out here."""
-        x, y, _ = self.position(p)
-        away = max(abs(x - self._centre[0]), abs(y - self._centre[1]))
-        grown = abs(self._size(p) - self._own_size)
-        return bool(away <= NEAR * self._margin and grown <= _SAME_SIZE * self._own_size)
-
     def lay_out(self, p: np.ndarray) -> bool:
         """Put the rectangle around the source; whether it is another one now."""
         if self._e is not None and p[self._e] != 0:
@@ -183,13 +167,9 @@ class Source:
                 f"{self.model.name}.e: {p[self._e]:g} for a source that was compiled as a round "
                 "one; free e, or set it before"
             )
-        here = self._apart(p)
-        if here == self._laid_out and self._is_near(p):
-            return False
-        self._laid_out = here
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
-        size = self._own_size = self._size(p)
+        size = self._size(p)
         flux = self._unit_flux(p)[0]
         local = self._response.at(x, y)
         strength = np.abs(flux * local.exposure[0])[:, None] * np.abs(local.edisp[0])
