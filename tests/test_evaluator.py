@@ -14,6 +14,8 @@ from toy import expected_counts, toy_dataset, toy_models, with_counts
 from imgfit_widgets.core.errors import DataError, ModelError
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.models import (
+    ConstantSpatialModel,
+    DiskSpatialModel,
     FoVBackgroundModel,
     GaussianSpatialModel,
     Models,
@@ -215,6 +217,57 @@ def test_second_derivatives_are_those_of_differences(
     both = np.outer(scale, scale)
     # What the drift of the response, and the exposure under a source, go on to do is left out.
     np.testing.assert_allclose(found.observed / both, np.array(rows) / both, rtol=5e-3, atol=0.01)
+
+
+def rough_cases() -> list[tuple[str, Models]]:
+    ellipse, disk = toy_models(sigma=0.3), toy_models()
+    ellipse["src"].spatial_model.e.quantity = 0.6
+    ellipse["src"].spatial_model.e.frozen = False
+    shape = DiskSpatialModel(frame="galactic", lon_0=0.1, lat_0=-0.05, r_0=0.4)
+    disk = Models([SkyModel(disk["src"].spectral_model, shape, "src"), disk[1]])
+    beside = Models([*toy_models(sigma=0.3), toy_models(0.2, 0.02, name="other")[0]])
+    flat = SkyModel(toy_models()[0].spectral_model.copy(), ConstantSpatialModel(), "flat")
+    flat.spectral_model.amplitude.value = 1e-11
+    return [
+        ("round", toy_models(sigma=0.3)),
+        ("ellipse", ellipse),
+        ("disk", disk),
+        ("beside a point", beside),
+        ("on flat emission", Models([*toy_models(sigma=0.3), flat])),
+    ]
+
+
+@pytest.mark.parametrize(("label", "models"), rough_cases(), ids=[c[0] for c in rough_cases()])
+def test_a_rough_prediction_in_bins_is_nearly_that_of_pixels(label: str, models: Models) -> None:
+    mask = np.ones((2, 100, 120), dtype=bool)
+    mask[:, 10:31, 20:47] = False
+    dataset = poisson(toy_dataset(2, mask=mask, slope=0.1), models)
+    exact, rough = (Evaluator([dataset], models) for _ in range(2))
+    rough.set_rough(True)
+    x = exact.x0.copy()
+    here, nearly = exact.derivatives(x), rough.derivatives(x)
+    term = rough.terms[0]
+    assert term.bin > 1 or label == "beside a point"
+    assert nearly.stat == rough.stat(x)
+    counts = [t.sources[0].state(exact.full(x)).counts() for t in (exact.terms[0], term)]
+    assert counts[1].sum() == pytest.approx(counts[0].sum(), rel=0.02)
+    # What bins cannot see is a small part of the information; the statistic falls as the exact one.
+    np.testing.assert_allclose(
+        np.sqrt(nearly.expected.diagonal()), np.sqrt(here.expected.diagonal()), rtol=0.1
+    )
+    away = x + 3.0 / np.sqrt(here.expected.diagonal())
+    risen = exact.stat(away) - here.stat
+    assert rough.stat(away) - nearly.stat == pytest.approx(risen, rel=0.15, abs=2.0)
+    for i, slope in enumerate(nearly.gradient):
+        step = np.zeros(len(x))
+        step[i] = 1e-3 / np.sqrt(here.expected[i, i])
+        ends = [rough.stat(x + s) for s in (step, -step)]
+        expected = (ends[0] - ends[1]) / (2.0 * step[i])
+        assert slope == pytest.approx(expected, abs=3e-3 * np.sqrt(here.expected[i, i]))
+    # And it leaves nothing behind.
+    rough.set_rough(False)
+    rough.recentre(x)
+    assert rough.stat(x) == pytest.approx(here.stat, abs=1e-9)
 
 
 def test_statistic_is_cash_over_the_mask() -> None:

@@ -35,6 +35,7 @@ from .models import (
     SpatialModel,
     TemplateSpatialModel,
 )
+from .pixels import binned
 from .products import gram
 from .response import DatasetLike, PixelPosition, Response
 from .source import Source
@@ -45,6 +46,8 @@ __all__ = ["DatasetLike", "Evaluator"]
 Extent = tuple[tuple[float, float], tuple[float, float], float]
 """Ranges of longitude and latitude, and half a diagonal, in degrees."""
 
+_BIN, _MAX_BIN = 0.5, 8
+"""Side of a bin for a rough prediction, in widths of what is to be seen; in pixels at most."""
 _UNEQUAL = 4e-3
 """Relative change of the squared pixel size over sigma up to which a Gaussian takes the short way.
 """
@@ -373,21 +376,39 @@ class _Norm:
 
 
 class Region:
-    """Pixels that one or several overlapping sources reach."""
+    """Pixels that one or several overlapping sources reach, or bins of them.
+
+    Bins of which the mask leaves out a part are left out, and are as if no source reached them.
+    """
 
     def __init__(self, term: DatasetTerm, box: tuple[int, int, int, int], members: list[int]):
         y0, y1, x0, x1 = box
+        size = term.bin
         cut = (slice(None), slice(y0, y1), slice(x0, x1))
-        self.background = np.ascontiguousarray(term.background[cut])
+        counts, background = (np.ascontiguousarray(q[cut]) for q in (term.counts, term.background))
         mask = None if term.mask is None else np.ascontiguousarray(term.mask[cut])
-        self.poisson = PoissonTerm(np.ascontiguousarray(term.counts[cut]), self.background, mask)
+        of_bins = mask
+        if size > 1 and mask is not None:
+            of_bins = binned(1.0 - mask, size) == 0.0
+            mask = of_bins.repeat(size, 1).repeat(size, 2)[:, : y1 - y0, : x1 - x0]
+        self.background = binned(background, size)
+        self.poisson = PoissonTerm(binned(counts, size), self.background, of_bins)
         self.members = members
         self._predicted = np.empty_like(self.background)
         self.slices = []
         for member in members:
             a, b, c, d = term.sources[member].box
-            self.slices.append((slice(None), slice(a - y0, b - y0), slice(c - x0, d - x0)))
-        self.sums = BandSums.of(self.poisson.n, self.background, mask)
+            rows, columns = (
+                slice((low - first) // size, -(-(high - first) // size))
+                for low, high, first in ((a, b, y0), (c, d, x0))
+            )
+            self.slices.append((slice(None), rows, columns))
+        self.sums = BandSums.of(counts, background, mask)
+        self.offset = 0.0
+        if size > 1:
+            # What the statistic would be in pixels, if all of a bin were alike.
+            each = binned(np.ones(background.shape[1:]), size)
+            self.offset = 2.0 * float((self.poisson.n * np.log(each)).sum())
 
     def predicted(self, factor: np.ndarray, states: list[Any]) -> np.ndarray:
         """Counts of the scaled background and of its sources; they hold until the next call."""
@@ -437,6 +458,7 @@ class DatasetTerm:
         self.outside = self.totals
         self.regions: list[Region] | None = None
         self.rough = False
+        self.bin = 1
 
     def factor(self, p: np.ndarray) -> np.ndarray:
         """Background factor of each band."""
@@ -455,10 +477,18 @@ class DatasetTerm:
                 self.sources[number] = ExtendedSource(*source.compiled_from)
                 self.sources[number].whole_map = source.whole_map
 
+    def _coarsest(self, p: np.ndarray) -> int:
+        """Pixels along each axis of bins that show what a rough prediction can."""
+        blur = min((source.blur(p) for source in self.sources), default=0.0)
+        return round(min(max(_BIN * blur / max(self.geom.binsz), 1.0), _MAX_BIN))
+
     def lay_out(self, p: np.ndarray) -> bool:
         """Place the rectangles and cut the map into regions and the rest, where that is new."""
         self.suit(p)
-        changed = [source.lay_out(p) for source in self.sources]
+        before, self.bin = self.bin, self._coarsest(p) if self.rough else 1
+        for source in self.sources:
+            source.set_bin(self.bin)
+        changed = [before != self.bin, *(source.lay_out(p) for source in self.sources)]
         if self.regions is not None and not any(changed):
             return False
         groups: list[tuple[tuple[int, int, int, int], list[int]]] = []
@@ -497,10 +527,10 @@ class DatasetTerm:
             states = self._states(region, p, gradient is not None)
             mu = region.predicted(factor, states)
             if gradient is None:
-                stat += region.poisson.sum(mu)
+                stat += region.poisson.sum(mu) + region.offset
                 continue
             part, slope = region.poisson.sum_and_slope(mu)
-            stat += part
+            stat += part + region.offset
             by_factor = by_factor + sum_of_product(slope, region.background)
             for state, cut in zip(states, region.slices, strict=True):
                 state.source.add_gradient(state, slope[cut], gradient)
@@ -527,7 +557,7 @@ class DatasetTerm:
             states = self._states(region, p, True)
             mu = region.predicted(factor, states)
             part, slope, curvature = region.poisson.derivatives(mu)
-            stat += part
+            stat += part + region.offset
             by_factor = by_factor + sum_of_product(slope, region.background)
             images = {k: region.background * v[:, None, None] for k, v in norm.items()}
             for state, cut in zip(states, region.slices, strict=True):

@@ -32,7 +32,7 @@ from .pixels import between, bilinear, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
-from .source import EDGE, Source, tail_reach
+from .source import EDGE, Source, mean_width, tail_reach
 
 __all__ = ["ExtendedSource"]
 
@@ -141,14 +141,14 @@ class ExtendedSource(Source):
         """Put the plane and the rectangle around the source, unless they are nearly there."""
         # All but the amplitude, which changes nothing here.
         spectrum = [i for i in self._spectrum if i != self.linear]
-        here = (float(self.rough), *p[spectrum])
+        here = (float(self.rough), float(self.bin), *p[spectrum])
         if here == self._laid_out and self._is_near(p):
             return False
         self._laid_out = here
         lon, lat = float(p[self._lon]), float(p[self._lat])
-        used, share, mixture = self._mixture(p)
+        used, share, mixture = self.mixture(p)
         self._use(used)
-        widths = self._response.widths[self._used]
+        widths = self._response.widths[used]
         psf = tail_reach(mixture, widths)
         values = p[self._shape]
         own = self.spatial.reach(values)
@@ -175,7 +175,7 @@ class ExtendedSource(Source):
             self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         self._own_fineness = self._fineness(values) if cell > blurred else None
-        width = _mean_width(mixture, widths)
+        width = mean_width(mixture, widths)
         seen = own + 2.0 * width
         # The edges of other shapes are as sharp as the PSF.
         smooth = self._fineness(values) if isinstance(self.spatial, GaussianSpatialModel) else 0.0
@@ -189,6 +189,7 @@ class ExtendedSource(Source):
             (half, half),
             self.box,
             (seen, straight),
+            self.bin,
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()
@@ -253,18 +254,6 @@ class ExtendedSource(Source):
             self._smallest = 0.75 * self._fineness(values)
         return float(cells[max(held - 1, 0)]), blurred
 
-    def _mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The widths that matter, the share of each true energy, and the PSF mixture."""
-        x, y, _ = self.position(p)
-        flux = self._unit_flux(p)[0]
-        local = self._response.at(x, y)
-        strength = np.abs(flux)[:, None] * np.abs(local.edisp[0])
-        strength = strength * np.maximum(np.abs(local.exposure[0]), 1e-300)[:, None]
-        share = strength.max(axis=1)
-        share = share / max(float(share.sum()), 1e-300)
-        used = self.widths_used(x, y, share)
-        return used, share, (share @ local.weights[0])[used]
-
     def _box_around(self, lon: float, lat: float, reach: float) -> tuple[int, int, int, int]:
         """Pixels within a distance (deg) of a position; the whole map where that is hard to say."""
         ny, nx = self.geom.shape
@@ -279,12 +268,7 @@ class ExtendedSource(Source):
         if not np.all((low <= centre) & (centre <= high)):
             return everything
         (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int) + 1
-        return (
-            int(np.clip(y0, 0, ny)),
-            int(np.clip(y1, 0, ny)),
-            int(np.clip(x0, 0, nx)),
-            int(np.clip(x1, 0, nx)),
-        )
+        return self._of_bins(int(y0), int(y1), int(x0), int(x1))
 
     def _farthest(self, lon: float, lat: float, reach: float) -> float:
         """Distance (deg) of the farthest pixel of the rectangle, ``reach`` at most."""
@@ -329,13 +313,15 @@ class ExtendedSource(Source):
         left = left[:, size > least**2 * max(float(size[-1]), 1e-300)]
         self._mixing = 1e4 * left / scale[:, None]  # m2 s to cm2 s
         few = (left * scale[:, None]).T
-        images = product(few, cube.reshape(len(cube), -1)).reshape(-1, *cube.shape[1:])
+        # Row by row of the map: a product of all would have to copy it.
+        images = (few @ cube.transpose(1, 0, 2)).transpose(1, 0, 2)
         if axes:
             along_x, along_y = (
                 _low_waves_along(at, size)
                 for at, size in zip((x, y), images.shape[:0:-1], strict=True)
             )
-            exposure = product(product(along_y, images.astype(np.float32)), along_x.T)
+            single = np.ascontiguousarray(images, dtype=np.float32)
+            exposure = product(product(along_y, single), along_x.T)
         elif self._parts > 1:
             exposure = self._low_waves(images, x, y)
         else:
@@ -568,8 +554,13 @@ class ExtendedSource(Source):
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the PSF at the source."""
-        used, _, mixture = self._mixture(p)
-        return _mean_width(mixture, self._response.widths[used])
+        used, _, mixture = self.mixture(p)
+        return mean_width(mixture, self._response.widths[used])
+
+    def blur(self, p: np.ndarray) -> float:
+        """As of any source; edges of other shapes than a Gaussian are as sharp as the PSF."""
+        smooth = isinstance(self.spatial, GaussianSpatialModel)
+        return math.hypot(self.psf_width(p), self._fineness(p[self._shape]) if smooth else 0.0)
 
     # --- the PSF along the wave number
     def transfer(self, unit: np.ndarray) -> np.ndarray:
@@ -609,10 +600,3 @@ def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:
     # Continued by their mirror image, in which there is no step.
     waves = fft.dct(sampled, axis=0, norm="ortho")[:count] / math.sqrt(parts)
     return np.asarray(fft.idct(waves, axis=0, norm="ortho"))
-
-
-def _mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:
-    """Root mean square of the widths (deg) of a mixture."""
-    total = float(mixture.sum())
-    variance = float(mixture @ widths**2) / total if total > 0 else 0.0
-    return math.sqrt(variance) if variance > 0 else float(widths[0])

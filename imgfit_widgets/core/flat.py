@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -10,7 +11,7 @@ import numpy as np
 
 from .derivatives import Derivatives
 from .models import SkyModel
-from .pixels import bilinear
+from .pixels import bilinear, binned
 from .response import DatasetLike, Response
 from .source import Source
 
@@ -59,13 +60,18 @@ class FlatSource(Source):
         """No width: what the PSF does to it cannot be seen."""
         return float(np.median(self._response.widths))
 
+    def blur(self, p: np.ndarray) -> float:
+        """It has no structure."""
+        return math.inf
+
     def _new_state(self, p: np.ndarray, slopes: bool) -> FlatState:
         spectrum = self._unit_spectrum(p)
         return FlatState(self, 0.0, spectrum, float(p[self._value]), *self._unit_flux(p))
 
     def image(self, flux: np.ndarray) -> np.ndarray:
         """Counts (R, y, x) at brightness 1 of a flux (T,)."""
-        return np.tensordot(np.tensordot(flux, self._turn_over, axes=1), self._images, axes=1)
+        images = binned(self._images, self.bin)
+        return np.tensordot(np.tensordot(flux, self._turn_over, axes=1), images, axes=1)
 
     def columns(self, state: FlatState) -> dict[int, np.ndarray]:  # type: ignore[override]
         """Derivatives of the counts by each parameter, shape (R, ny, nx)."""
@@ -93,7 +99,8 @@ class FlatSource(Source):
 
     def _by_flux(self, slope: np.ndarray) -> np.ndarray:
         """The derivative by the flux (T,) at brightness 1."""
-        by_images = np.tensordot(slope, self._images, axes=([1, 2], [1, 2]))
+        images = binned(self._images, self.bin)
+        by_images = np.tensordot(slope, images, axes=([1, 2], [1, 2]))
         return np.asarray(np.einsum("trk,rk->t", self._turn_over, by_images))
 
     def add_curvature(  # type: ignore[override]

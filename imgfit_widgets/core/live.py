@@ -23,7 +23,7 @@ __all__ = ["LinearSolver", "LiveLikelihood", "LiveState"]
 
 _MAX_STEPS = 40
 _ENOUGH = 1e-9
-"""Expected further gain in the statistic at which Newton's steps end, unless told otherwise."""
+"""Expected further gain in the statistic at which Newton's steps end."""
 
 
 @dataclass
@@ -105,9 +105,7 @@ class LinearSolver:
         """The place of a parameter, or of the one that it is linked to."""
         return self._follows.get(place, place)
 
-    def solve(
-        self, p: np.ndarray, without: Collection[str] = (), enough: float = _ENOUGH
-    ) -> LinearFit:
+    def solve(self, p: np.ndarray, without: Collection[str] = ()) -> LinearFit:
         """Solve for the free linear parameters.
 
         Parameters
@@ -116,8 +114,6 @@ class LinearSolver:
             All parameters in canonical units (`Likelihood.full`).
         without : collection of str
             Sources that are taken out.
-        enough : float
-            Expected further gain in the statistic at which it ends.
         """
         used = {
             self._own(s.linear)
@@ -135,7 +131,7 @@ class LinearSolver:
         for _ in range(_MAX_STEPS):
             step = -_solve_scaled(hessian, slope)
             gain = -0.5 * float(slope @ step)
-            if not np.isfinite(gain) or gain < enough:
+            if not np.isfinite(gain) or gain < _ENOUGH:
                 break
             size = 1.0
             while size > 1e-6:
@@ -227,7 +223,7 @@ class LinearSolver:
                 rows, images = column.rows, column.images
                 mu = column.fixed + (values[rows] @ images).reshape(column.fixed.shape)
                 part, by_pixel, curvature = column.region.poisson.derivatives(mu)
-                stat += part
+                stat += part + column.region.offset
                 slope[rows] += images @ by_pixel.ravel()
                 hessian[rows[:, None], rows] += gram(images, curvature.ravel())
         return stat, slope, hessian

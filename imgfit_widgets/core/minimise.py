@@ -143,14 +143,15 @@ class Minimiser:
     def run(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Down to the bottom: the point, its Hessian and what a limit holds, in u."""
         self._report(self.origin, np.nan)
+        rough = self.likelihood.has_extended
         try:
-            self.likelihood.evaluator.set_rough(True)
+            self.likelihood.evaluator.set_rough(rough)
             self._start()
-            enough = _SCORED_ROUGH if self.likelihood.has_extended else _SCORED
+            enough = _SCORED_ROUGH if rough else _SCORED
             u, here = self._score(np.zeros(len(self.origin)), enough)
         finally:
             self.likelihood.evaluator.set_rough(False)
-        if self.likelihood.has_extended:
+        if rough:
             self._recentre(self.origin + u * self.scale)
             u, here = self._score(self._nearer(u, here.observed))
         u, hessian, held = self._polish(u, here.observed)
@@ -204,7 +205,7 @@ class Minimiser:
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
         self._recentre(self.origin)
         p = ev.full(self.origin)
-        linear = self.solver.solve(p, enough=0.1)
+        linear = self.solver.solve(p)
         for place, value in zip(linear.places, linear.values, strict=True):
             p[place] = value
         for place in {s.linear for t in ev.terms for s in t.sources} & set(linear.places):

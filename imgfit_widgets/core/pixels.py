@@ -21,6 +21,7 @@ __all__ = [
     "PixelIntegrals",
     "between",
     "bilinear",
+    "binned",
     "few_images",
     "fewer_widths",
     "within",
@@ -226,6 +227,15 @@ def fewer_widths(widths: np.ndarray, size: float, ratio: float) -> tuple[np.ndar
         basis = np.prod([(at - first - o) / (k - o) for o in others], axis=0)
         matrix[np.arange(len(widths)), first + k] = basis
     return nodes, matrix
+
+
+def binned(images: np.ndarray, size: int) -> np.ndarray:
+    """Sums over squares of ``size`` pixels of images (..., ny, nx); the last may be cut off."""
+    if size == 1:
+        return images
+    for axis in (-2, -1):
+        images = np.add.reduceat(images, np.arange(0, images.shape[axis], size), axis)
+    return images
 
 
 def between(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,12 @@ theta^2 / 6, 3e-4 at 2.5 degrees, which enters the PSF only: areas are corrected
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy import fft
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, kron
 
 from .maps import WcsGeom, positions, rotation, unit_vectors
 
@@ -101,6 +102,8 @@ class SkyPlane(TangentPoint):
     straight : tuple of float
         If rows and columns of pixels are those of the cells, to the second number of degrees as
         far as the first number of degrees from the centre, they are taken for that: much faster.
+    bin_size : int
+        Sums over squares of so many pixels are wanted.
 
     Attributes
     ----------
@@ -125,9 +128,11 @@ class SkyPlane(TangentPoint):
         half: tuple[float, float],
         box: tuple[int, int, int, int],
         straight: tuple[float, float] = (0.0, 0.0),
+        bin_size: int = 1,
     ) -> None:
         super().__init__(*centre)
         self.geom, self.frame, self.cell, self.box = geom, frame, cell, box
+        self._bin = bin_size
         nx, ny = (fft.next_fast_len(2 * math.ceil(h / cell) + 2 * _TAPS, real=True) for h in half)
         self.shape = (ny, nx)
         self._threads = _THREADS if nx * ny > _MANY_CELLS else None
@@ -344,6 +349,12 @@ class SkyPlane(TangentPoint):
         )
         at = round(middle[0]) - x0, round(middle[1]) - y0
         share = self._area_share(*sides) if unequal else None
+        if self._bin > 1:
+            by_rows, by_columns = (_sums(m.shape[0], self._bin) for m in (rows, columns))
+            rows, columns = by_rows @ rows, by_columns @ columns
+            if share is not None:
+                count = by_rows.sum(axis=1)[:, None] * by_columns.sum(axis=1)
+                share = by_rows @ (by_columns @ share.T).T / count
         return _Straight(rows, columns, share), [
             (float(sides[0][at[0]]), 0.0),
             (0.0, float(sides[1][at[1]])),
@@ -409,7 +420,12 @@ class SkyPlane(TangentPoint):
             (weights.ravel(), columns.ravel().astype(np.int32), pointer.astype(np.int32)),
             shape=(count, ny * nx),
         )
-        return _Scattered(matrix, area.shape, self.shape), pixel
+        shape = area.shape
+        if self._bin > 1:
+            by_rows, by_columns = (_sums(n, self._bin) for n in shape)
+            matrix = kron(by_rows, by_columns, format="csr") @ matrix
+            shape = by_rows.shape[0], by_columns.shape[0]
+        return _Scattered(matrix, shape, self.shape), pixel
 
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -427,8 +443,14 @@ class _Straight:
         self._there, self._share = (rows, columns), share
         self._back = rows.T.tocsr(), columns.T.tocsr()
 
+    @cached_property
+    def _in_single(self) -> tuple[csr_array, csr_array]:
+        rows, columns = self._there
+        return rows.astype(np.float32), columns.astype(np.float32)
+
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
-        found = _along_both(*self._there, cells)
+        there = self._in_single if cells.dtype == np.float32 else self._there
+        found = _along_both(*there, cells)
         return found if self._share is None else found * self._share
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
@@ -458,6 +480,13 @@ class _Scattered:
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
         flat = self._transpose @ pixels.reshape(len(pixels), -1).T
         return np.ascontiguousarray(flat.T).reshape(len(pixels), *self._cells)
+
+
+def _sums(count: int, size: int) -> csr_array:
+    """What sums ``size`` of ``count`` rows each; the last ones may be fewer."""
+    place = np.arange(count)
+    shape = -(-count // size), count
+    return csr_array((np.ones(count), (place // size, place)), shape=shape)
 
 
 def _hats(first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
 from .source_state import SourceState
 
-__all__ = ["EDGE", "Source", "tail_reach"]
+__all__ = ["EDGE", "Source", "mean_width", "tail_reach"]
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
@@ -78,6 +78,8 @@ class Source:
         self._energies = edges[:-1], edges[1:]
         self._flux_key: tuple[float, ...] | None = None
         self._flux = self._flux_slopes = np.empty(0)
+        self._mixture_key: tuple[float, float, bytes] = (np.nan, np.nan, b"")
+        self._mixture = np.empty(0, dtype=int), np.empty(0), np.empty(0)
         self._place_key = (np.nan, np.nan)
         self._place = (np.nan, np.nan, np.empty((2, 2)))
         # The rectangle: pixels [y0, y1) x [x0, x1), the widths used there, and where the source
@@ -94,6 +96,8 @@ class Source:
         self._even = 0.0
         self.rough = False
         """Whether a prediction that is off by a few per cent will do."""
+        self.bin = 1
+        """Pixels that one of its own has along each axis; its rectangle begins at a multiple."""
         self.whole_map = False
         """Whether the rectangle is the map: where pixels have nothing but the source's tail."""
 
@@ -170,17 +174,12 @@ class Source:
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
         size = self._size(p)
-        flux = self._unit_flux(p)[0]
-        local = self._response.at(x, y)
-        strength = np.abs(flux * local.exposure[0])[:, None] * np.abs(local.edisp[0])
-        share = strength.max(axis=1)
-        share = share / max(float(share.sum()), 1e-300)
-        self._use(self.widths_used(x, y, share))
-        known = self._response.widths[self._used]
+        used, _, mixture = self.mixture(p)
+        self._use(used)
+        known = self._response.widths[used]
         self._widths, self._fewer = fewer_widths(known, size, _RATIO)
-        mixture = (share @ local.weights[0])[self._used]
-        largest = 1.3 * size + 0.3 * float(self._response.widths[self._used].min())
-        widths = np.hypot(self._response.widths[self._used], largest if size else 0.0)
+        largest = 1.3 * size + 0.3 * float(known.min())
+        widths = np.hypot(known, largest if size else 0.0)
         reach = tail_reach(mixture, widths)
         margin = max(_MIN_MARGIN_DEG, 0.1 * reach)
         metric = self._pixel.metric(x, y)[0]
@@ -189,22 +188,47 @@ class Source:
         smallest = 0.6 * size if len(self._widths) < len(known) else 0.0
         self._sigma_range = (smallest, largest)
         half = [(reach + margin) * s for s in scale]
-        self.box = (
-            int(np.clip(math.floor(y - half[1]), 0, ny)),
-            int(np.clip(math.ceil(y + half[1]) + 1, 0, ny)),
-            int(np.clip(math.floor(x - half[0]), 0, nx)),
-            int(np.clip(math.ceil(x + half[0]) + 1, 0, nx)),
+        self.box = self._of_bins(
+            math.floor(y - half[1]),
+            math.ceil(y + half[1]) + 1,
+            math.floor(x - half[0]),
+            math.ceil(x + half[0]) + 1,
         )
         if self.whole_map:
             self.box = (0, ny, 0, nx)
         y0, y1, x0, x1 = self.box
-        self._edges = np.arange(x0, x1 + 1) - 0.5, np.arange(y0, y1 + 1) - 0.5
+        along_x, along_y = (
+            np.append(np.arange(low, high, self.bin), high) - 0.5
+            for low, high in ((x0, x1), (y0, y1))
+        )
+        self._edges = along_x, along_y
         self._even = self._even_size(np.array(scale))
         self._moments = None
         if size and largest > self._even and self._response.same_pixels and self._has_pixels():
             images = self._response.exposure_images(self.box)
             self._moments = ExposureMoments(*images, self.box, _ORDER)
         return True
+
+    def _of_bins(self, y0: int, y1: int, x0: int, x1: int) -> tuple[int, int, int, int]:
+        """The part of a rectangle that is on the map, made of whole bins."""
+        (y0, y1), (x0, x1) = (
+            (
+                min(max(low, 0), size) // self.bin * self.bin,
+                min(-(-min(max(high, 0), size) // self.bin) * self.bin, size),
+            )
+            for (low, high), size in zip(((y0, y1), (x0, x1)), self.geom.shape, strict=True)
+        )
+        return y0, y1, x0, x1
+
+    def set_bin(self, size: int) -> None:
+        """Take other bins from the next layout on."""
+        if size != self.bin:
+            self.bin, self._key = size, None
+
+    def blur(self, p: np.ndarray) -> float:
+        """How far (deg) the finest structure is blurred that the source shows in the map."""
+        used, _, mixture = self.mixture(p)
+        return math.hypot(mean_width(mixture, self._response.widths[used]), self._size(p))
 
     def needs_plane(self, p: np.ndarray) -> bool:
         """Whether the exposure under a Gaussian is more than `ExposureMoments` can follow.
@@ -239,12 +263,23 @@ class Source:
         """Size (deg) up to which the exposure at the centre stands for all of a source."""
         return max(_EVEN_DEG, _EVEN_PIXELS / float(min(scale)))
 
-    def widths_used(self, x: float, y: float, share: np.ndarray) -> np.ndarray:
-        """Places of the widths that matter around a position, for shares (T,) of true energies."""
-        nodes = self._response.weight_nodes(x, y)
-        reached = np.einsum("ntw,t->w", np.abs(nodes), share)
-        used = np.flatnonzero(reached > _NEGLIGIBLE)
-        return used if len(used) else np.arange(len(self._response.widths))
+    def mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places of the widths that matter, the share of each true energy, and the PSF mixture."""
+        x, y, _ = self.position(p)
+        flux = self._unit_flux(p)[0]
+        key = x, y, flux.tobytes()
+        if key != self._mixture_key:
+            local = self._response.at(x, y)
+            strength = np.abs(flux)[:, None] * np.abs(local.edisp[0])
+            strength = strength * np.maximum(np.abs(local.exposure[0]), 1e-300)[:, None]
+            share = strength.max(axis=1)
+            share = share / max(float(share.sum()), 1e-300)
+            reached = share @ np.abs(self._response.weight_nodes(x, y)).max(axis=0)
+            used = np.flatnonzero(reached > _NEGLIGIBLE)
+            used = used if len(used) else np.arange(len(self._response.widths))
+            self._mixture = used, share, (share @ local.weights[0])[used]
+            self._mixture_key = key
+        return self._mixture
 
     def _use(self, widths: np.ndarray) -> None:
         """Take over the widths of a new layout."""
@@ -440,6 +475,13 @@ class Source:
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
                     gradient[place] += amplitude * float(state.flux_slopes[i] @ by_flux)
+
+
+def mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:
+    """Root mean square of the widths (deg) of a mixture."""
+    total = float(mixture.sum())
+    variance = float(mixture @ widths**2) / total if total > 0 else 0.0
+    return math.sqrt(variance) if variance > 0 else float(widths[0])
 
 
 def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:
