@@ -428,9 +428,10 @@ class ExtendedSource(Source):
                 spectra[self._lon] += state.turn * spectra[self._shape[self._phi]]
         for i in self._free_flux():
             units[self._spectrum[i]] = self._unit_of(state, state.flux_slopes[i])
-        places = list(dict.fromkeys([*spectra, *units]))
-        images = state.amplitude * state.images(places, spectra, units)
-        found = dict(zip(places, images, strict=True))
+        found = {}
+        if places := list(dict.fromkeys([*spectra, *units])):
+            images = state.amplitude * state.images(places, spectra, units)
+            found = dict(zip(places, images, strict=True))
         if self.linear in free:
             found[self.linear] = state.template()
         return found
