@@ -58,7 +58,7 @@ class Templates:
         )
 
     def single(self) -> Templates:
-        """In single precision, which is enough to find the best factor to 1e-4 of its error."""
+        """In single precision: a sum over n counts is off by some 1e-7 of them."""
         ratio, counts = (np.asarray(a, dtype=np.float32) for a in (self.ratio, self.counts))
         return Templates(ratio, counts, self.total, self.series, self.lowest)
 
@@ -78,9 +78,10 @@ class Templates:
     def ts(self, norm: FloatArray) -> FloatArray:
         """The statistic at F = 0 minus that at F."""
         one, two, three = self.series
-        log = norm[:, None] * self.ratio
-        np.maximum(log, -1.0 + 1e-15, out=log)
-        np.log1p(log, out=log)
+        log = norm[:, None].astype(self.ratio.dtype) * self.ratio
+        log += 1.0
+        np.maximum(log, np.finfo(log.dtype).eps, out=log)
+        np.log(log, out=log)
         tail = norm * (one - norm * (0.5 * two - norm * three / 3.0))
         seen = np.einsum("pj,pj->p", log, np.broadcast_to(self.counts, log.shape))
         return np.asarray(2.0 * (seen + tail - norm * self.total))
@@ -118,7 +119,8 @@ def fit_norms(
     A template without a count under it has its factor at the lowest allowed; its error is the
     distance at which the statistic, a straight line there, has risen by ``n_sigma**2``.
     """
-    norm = _best(templates.single())
+    templates = templates.single()
+    norm = _best(templates)
     curvature = np.maximum(templates.slopes(norm)[1], 0.0)
     ts = np.maximum(templates.ts(norm), 0.0)
     straight = 0.5 * n_sigma / templates.total
@@ -146,6 +148,9 @@ def _best(templates: Templates) -> FloatArray:
         high = np.where(rises, np.minimum(high, norm), high)
         low = np.where(rises, low, np.maximum(low, norm))
         step = np.divide(-first, second, out=np.full_like(first, -np.inf), where=second > 0)
+        # Of a hyperbola with this value and slope: exact where all pixels have one ratio, as a
+        # tangent is not, and nearer where they have not.
+        step *= np.maximum(1.0 - first / templates.total, 0.1)
         tried = norm + step
         # Beyond the bracket: halfway to its end.
         tried = np.where(tried <= low, 0.5 * (norm + low), tried)

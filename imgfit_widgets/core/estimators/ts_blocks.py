@@ -194,13 +194,14 @@ def _near(
     width = seen[0].counts.shape[1]
     at = ((y + half_y) * width + x + half_x)[:, None] + (dy * width + dx)
     for one in seen:
-        near = product(one.mixture, one.stamps.images[:, half_y + dy, half_x + dx])
-        ratio = near
-        ratio *= one.inverse.take(at)
+        stamps = one.stamps.images[:, half_y + dy, half_x + dx]
+        # In single precision, as it is fitted.
+        ratio = product(one.mixture.astype(np.float32), stamps.astype(np.float32))
+        ratio *= one.inverse.astype(np.float32).take(at)
         steepest = np.maximum(steepest, ratio.max(axis=1))
         if sparse:
             continue
-        n = one.counts.take(at)
+        n = one.counts.astype(np.float32).take(at)
         ratios.append(ratio)
         counts.append(n)
         linear = one.counts * one.inverse
