@@ -121,6 +121,13 @@ class PixelPosition:
         self._turn = [[float(v) for v in row] for row in turn @ rotation(self.frame, geom.frame)]
         return bool(np.allclose(turn @ sky, native, atol=1e-10))
 
+    @cached_property
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (deg, the frame) all over the map and its border, each of shape (21, 21)."""
+        ny, nx = self.geom.shape
+        x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 21), np.linspace(-0.5, ny - 0.5, 21))
+        return self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.frame)
+
     def at(self, lon: float, lat: float) -> tuple[float, float, np.ndarray]:
         """Pixel position and its derivatives.
 

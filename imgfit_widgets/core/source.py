@@ -133,9 +133,7 @@ class Source:
 
     def extent(self, lon_0: float) -> tuple[float, float, float, float, float]:
         """Least and largest lon and lat of the map (deg, the model's frame), half its diagonal."""
-        ny, nx = self.geom.shape
-        x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 21), np.linspace(-0.5, ny - 0.5, 21))
-        lon, lat = self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.model.frame)
+        lon, lat = self._pixel.sample
         lon = (lon - lon_0 + 180.0) % 360.0 - 180.0 + lon_0
         half = 0.5 * math.hypot(*self.geom.width)
         low, high = np.nanmin([lon, lat], axis=(1, 2)), np.nanmax([lon, lat], axis=(1, 2))
