@@ -23,7 +23,7 @@ from imgfit_widgets.core.models import (
     SkyModel,
 )
 
-STARTS = {"point": 40, "two points": 40}  # and 12 of the costlier shapes
+STARTS = 200
 SHAPES: dict[str, list[tuple[Any, dict[str, float]]]] = {
     "point": [(PointSpatialModel, {})],
     "two points": [(PointSpatialModel, {}), (PointSpatialModel, {"lon_0": 0.26})],
@@ -75,7 +75,9 @@ def check_minimum(dataset: Any, start: Models, result: Any) -> None:
     evaluator = Evaluator([dataset], start)
     x, free = result.values, result.errors > 0
     stat, gradient = evaluator.stat_and_gradient(x)
-    assert stat == pytest.approx(result.total_stat, abs=5e-3)
+    # Cells around another place hold a sharp ring to 1e-4 of its peak.
+    worth = sum(one.ts for one in result.ts.values())
+    assert stat == pytest.approx(result.total_stat, abs=5e-3 + 2e-4 * max(worth, 0.0))
     assert np.abs((gradient * result.errors)[free]).max() < 0.02
     assert result.edm < 1e-4
     rng = np.random.default_rng(0)
@@ -95,9 +97,9 @@ def test_any_start_ends_in_a_minimum_or_says_why(shape: str) -> None:
     evaluator = Evaluator([empty], models)
     drawn = rng.poisson(evaluator.npred(evaluator.x0)[0]).astype(float)
     dataset = with_counts(empty, drawn)
-    best, close, count = Fit().solve([dataset], models), 0, STARTS.get(shape, 12)
+    best, close = Fit().solve([dataset], models), 0
     assert best.success, best.message
-    for _ in range(count):
+    for _ in range(STARTS):
         start = moved(models, rng)
         result = Fit().solve([dataset], start)
         assert np.all(np.isfinite(result.values))
@@ -107,7 +109,7 @@ def test_any_start_ends_in_a_minimum_or_says_why(shape: str) -> None:
         else:
             assert any(word in result.message for word in WHAT_TO_DO), result.message
     # Most starts find the source itself, not a fluctuation far from it.
-    assert close > 0.5 * count
+    assert close > 0.5 * STARTS
 
 
 @pytest.mark.parametrize("sigma", [None, 0.1, 0.3])
