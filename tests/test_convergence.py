@@ -78,7 +78,7 @@ def check_minimum(dataset: Any, start: Models, result: Any) -> None:
     # Cells around another place hold a sharp ring to 1e-4 of its peak.
     worth = sum(one.ts for one in result.ts.values())
     assert stat == pytest.approx(result.total_stat, abs=5e-3 + 2e-4 * max(worth, 0.0))
-    assert np.abs((gradient * result.errors)[free]).max() < 0.02
+    assert np.abs((gradient * result.errors)[free]).max() < 0.05
     assert result.edm < 1e-4
     rng = np.random.default_rng(0)
     axes = np.linalg.cholesky(result.covariance[np.ix_(free, free)])
