@@ -13,6 +13,7 @@ from toy import expected_counts, toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.errors import DataError, ModelError
 from imgfit_widgets.core.evaluator import Evaluator
+from imgfit_widgets.core.fit import Fit
 from imgfit_widgets.core.models import (
     ConstantSpatialModel,
     DiskSpatialModel,
@@ -268,6 +269,20 @@ def test_a_rough_prediction_in_bins_is_nearly_that_of_pixels(label: str, models:
     rough.set_rough(False)
     rough.recentre(x)
     assert rough.stat(x) == pytest.approx(here.stat, abs=1e-9)
+
+
+def test_a_mask_that_cuts_all_bins_leaves_pixels() -> None:
+    mask = np.ones((1, 100, 120), dtype=bool)
+    mask[:, ::3] = False
+    models = toy_models(sigma=0.3)
+    dataset = poisson(toy_dataset(mask=mask), models)
+    rough = Evaluator([dataset], models)
+    rough.set_rough(True)
+    rough.recentre(rough.x0)
+    assert rough.terms[0].bin == 1
+    exact = Evaluator([dataset], models)
+    assert rough.stat(rough.x0) == pytest.approx(exact.stat(exact.x0), rel=1e-3)
+    assert Fit().solve([dataset], models).success
 
 
 def test_statistic_is_cash_over_the_mask() -> None:

@@ -48,6 +48,8 @@ Extent = tuple[tuple[float, float], tuple[float, float], float]
 
 _BIN, _MAX_BIN = 0.5, 8
 """Side of a bin for a rough prediction, in widths of what is to be seen; in pixels at most."""
+_LOST = 0.4
+"""Part of the pixels to fit that may be left out with the bins that a mask cuts through."""
 _UNEQUAL = 4e-3
 """Relative change of the squared pixel size over sigma up to which a Gaussian takes the short way.
 """
@@ -172,9 +174,9 @@ class Evaluator:
         return any([term.lay_out(p) for term in self.terms])
 
     def set_rough(self, rough: bool) -> None:
-        """Let the prediction of extended sources be off by a few per cent, for a quick way down.
+        """Let predictions be off by a few per cent, and in bins of pixels, for a quick way down.
 
-        Takes effect with `recentre`.
+        Takes effect with `recentre`. Images (`npred`) are of exact predictions only.
         """
         for term in self.terms:
             term.rough = rough
@@ -387,10 +389,11 @@ class Region:
         cut = (slice(None), slice(y0, y1), slice(x0, x1))
         counts, background = (np.ascontiguousarray(q[cut]) for q in (term.counts, term.background))
         mask = None if term.mask is None else np.ascontiguousarray(term.mask[cut])
-        of_bins = mask
+        of_bins, self.lost = mask, 0.0
         if size > 1 and mask is not None:
-            of_bins = binned(1.0 - mask, size) == 0.0
+            of_bins, used = binned(1.0 - mask, size) == 0.0, int(mask.sum())
             mask = of_bins.repeat(size, 1).repeat(size, 2)[:, : y1 - y0, : x1 - x0]
+            self.lost = 1.0 - int(mask.sum()) / max(used, 1)
         self.background = binned(background, size)
         self.poisson = PoissonTerm(binned(counts, size), self.background, of_bins)
         self.members = members
@@ -485,7 +488,16 @@ class DatasetTerm:
     def lay_out(self, p: np.ndarray) -> bool:
         """Place the rectangles and cut the map into regions and the rest, where that is new."""
         self.suit(p)
-        before, self.bin = self.bin, self._coarsest(p) if self.rough else 1
+        size = self._coarsest(p) if self.rough else 1
+        changed = self._place(p, size)
+        # Where a mask cuts through many bins, pixels show more.
+        if size > 1 and any(region.lost > _LOST for region in self.regions or []):
+            changed = self._place(p, 1) or changed
+        return changed
+
+    def _place(self, p: np.ndarray, size: int) -> bool:
+        """`lay_out` in bins of a given size."""
+        before, self.bin = self.bin, size
         for source in self.sources:
             source.set_bin(self.bin)
         changed = [before != self.bin, *(source.lay_out(p) for source in self.sources)]

@@ -362,7 +362,7 @@ class ExtendedSource(Source):
     def _new_state(self, p: np.ndarray, slopes: bool) -> ExtendedState:
         plane = self.plane
         x, y, jacobian = self.position(p)
-        flux, flux_slopes = self._unit_flux(p)
+        spectrum, flux, flux_slopes = self._unit_flux(p)
         local = self._nearby.at(x, y)
         weights = local.weights
         u, v, on_plane = plane.place(float(p[self._lon]), float(p[self._lat]))
@@ -386,7 +386,6 @@ class ExtendedSource(Source):
             moved = np.einsum("ptr,tw->ptrw", local.edisp[1:], weights[0])
             moved += np.einsum("tr,ptw->ptrw", local.edisp[0], weights[1:])
             unit_slopes = np.einsum("tk,ptrw->prkw", strength, moved)
-        spectrum = self._unit_spectrum(p)
         return ExtendedState(
             self,
             plane,

@@ -65,8 +65,8 @@ class FlatSource(Source):
         return math.inf
 
     def _new_state(self, p: np.ndarray, slopes: bool) -> FlatState:
-        spectrum = self._unit_spectrum(p)
-        return FlatState(self, 0.0, spectrum, float(p[self._value]), *self._unit_flux(p))
+        spectrum, *flux = self._unit_flux(p)
+        return FlatState(self, 0.0, spectrum, float(p[self._value]), *flux)
 
     def image(self, flux: np.ndarray) -> np.ndarray:
         """Counts (R, y, x) at brightness 1 of a flux (T,)."""

@@ -4,11 +4,11 @@ Amplitudes and norms are solved at the start positions first, where the statisti
 so that the slope in position means something. Damped steps by the second derivatives go down from
 there, or by the Fisher information where these do not curve upwards; positions are limited to the
 map. As the second derivatives are exact, some four steps reach what takes Minuit some sixty
-evaluations. Extended sources are predicted roughly for most of the way (`Evaluator.set_rough`), and
-the last steps are taken with the exact prediction, so that any start of one valley ends in one
-point; where they find no bottom, Minuit takes over with the same gradient, scales and limits.
-`Minimiser.refit` follows a minimum while some parameters are
-held elsewhere: what profiles and contours are made of.
+evaluations. Extended sources are predicted roughly, in bins of pixels, for most of the way
+(`Evaluator.set_rough`); the last steps are taken with the exact prediction, so that any start of
+one valley ends in one point. Where they find no bottom, Minuit takes over with the same gradient,
+scales and limits. `Minimiser.refit` follows a minimum while some parameters are held elsewhere:
+what profiles and contours are made of.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import erf
+from scipy.special import ndtr
 
 from .products import product
 
@@ -48,8 +48,8 @@ class PixelIntegrals:
     def __init__(self, edges: np.ndarray, centre: float, sigma: np.ndarray) -> None:
         self.sigma = sigma
         self._u = (edges - centre) / sigma[:, None]
-        cumulative = erf(self._u * math.sqrt(0.5))
-        self.value = 0.5 * (cumulative[:, 1:] - cumulative[:, :-1])
+        cumulative = ndtr(self._u)
+        self.value = cumulative[:, 1:] - cumulative[:, :-1]
 
     def terms(self, order: int) -> np.ndarray:
         """Integrals of ``He_n(u) density(u)`` for degrees n below ``order``, shape (W, order, n).

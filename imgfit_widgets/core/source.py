@@ -76,7 +76,7 @@ class Source:
         self._pixel = PixelPosition.of(dataset.geom, model.frame)
         edges = np.asarray(dataset.energy_axis_true.edges.to_value("TeV"), dtype=float)
         self._energies = edges[:-1], edges[1:]
-        self._flux_key: tuple[float, ...] | None = None
+        self._flux_key: bytes | None = None
         self._flux = self._flux_slopes = np.empty(0)
         self._mixture_key: tuple[float, float, bytes] = (np.nan, np.nan, b"")
         self._mixture = np.empty(0, dtype=int), np.empty(0), np.empty(0)
@@ -264,7 +264,7 @@ class Source:
     def mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places of the widths that matter, the share of each true energy, and the PSF mixture."""
         x, y, _ = self.position(p)
-        flux = self._unit_flux(p)[0]
+        flux = self._unit_flux(p)[1]
         key = x, y, flux.tobytes()
         if key != self._mixture_key:
             local = self._response.at(x, y)
@@ -289,20 +289,18 @@ class Source:
         return self.box[1] > self.box[0] and self.box[3] > self.box[2]
 
     # --- prediction
-    def _unit_spectrum(self, p: np.ndarray) -> np.ndarray:
-        """Parameters of the spectrum at amplitude 1."""
+    def _unit_flux(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Parameters of the spectrum at amplitude 1, its flux (cm-2 s-1) in each true-energy bin.
+
+        And the derivatives of that.
+        """
         values = p[self._spectrum]
         values[self._linear_at] = 1.0
-        return values
-
-    def _unit_flux(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Flux (cm-2 s-1) in each true-energy bin at amplitude 1, and its derivatives."""
-        values = self._unit_spectrum(p)
-        key = tuple(values)
+        key = values.tobytes()
         if key != self._flux_key:
             self._flux, self._flux_slopes = self._spectral.integral_values(values, *self._energies)
             self._flux_key = key
-        return self._flux, self._flux_slopes
+        return values, self._flux, self._flux_slopes
 
     def state(self, p: np.ndarray, slopes: bool = False) -> SourceState:
         """Everything about the source at ``p`` that its pixels and gradient need.
@@ -318,7 +316,7 @@ class Source:
 
     def _new_state(self, p: np.ndarray, slopes: bool) -> Any:
         x, y, jacobian = self.position(p)
-        flux, flux_slopes = self._unit_flux(p)
+        spectrum, flux, flux_slopes = self._unit_flux(p)
         local = self._nearby.at(x, y)
         weights = local.weights
         if len(self._widths) < len(self._used):
@@ -332,7 +330,6 @@ class Source:
         if self._moments is not None:
             exposure, order = self._uneven(local.exposure, x, y, size, np.array(scale))
         rho = xy / (scale[0] * scale[1])
-        spectrum = self._unit_spectrum(p)
         return SourceState(
             self,
             0.0,
