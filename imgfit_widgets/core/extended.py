@@ -134,7 +134,8 @@ class ExtendedSource(Source):
         near &= bool(abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach))
         if self._own_fineness is not None:
             change = self._fineness(p[self._shape]) - self._own_fineness
-            near &= bool(abs(change) <= _SAME_CELLS * self._own_fineness)
+            # A ring without width shows between which cells it lies.
+            near &= bool(abs(change) < _SAME_CELLS * self._own_fineness)
         return near
 
     def lay_out(self, p: np.ndarray) -> bool:
