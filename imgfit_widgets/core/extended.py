@@ -289,7 +289,7 @@ class ExtendedSource(Source):
         """
         plane, cube = self.plane, self._response.exposure
         geom, axes = self._exposure_geom, None
-        # Where the source does not come, what is next to there will do.
+        # Where the source does not come, the slopes next to there go on.
         rows, columns = part = plane.within(reach)
         if self._parts > 1:
             axes = plane.axes(geom, self._parts, reach, _ACROSS_PIXEL)
@@ -528,7 +528,7 @@ class ExtendedSource(Source):
         second = np.zeros((count, count))
         real, imaginary = np.ascontiguousarray(share.real), np.ascontiguousarray(share.imag)
         still = (share * state.shape).real
-        second[0, 0] = -float(still.sum(axis=0) @ plane.waves[0] ** 2)
+        second[0, 0] = -float(still.sum(axis=0) @ plane.east[0] ** 2)
         second[1, 1] = -float((still * plane.north**2).sum())
         second[0, 1] = second[1, 0] = -float((still * plane.east * plane.north).sum())
         for a, k in enumerate(varied, start=2):

@@ -111,8 +111,6 @@ class SkyPlane(TangentPoint):
         Cells (north, east).
     east, north : ndarray, shape (north, east // 2 + 1)
         Wave vectors in radians per degree, of the half that a real image needs.
-    waves : tuple of ndarray
-        Their components, of the half that a real row along east, a real column along north needs.
     column_weight : ndarray, shape (east // 2 + 1,)
         How often each column stands for one of the whole spectrum.
     window : ndarray, as ``east``
@@ -141,7 +139,6 @@ class SkyPlane(TangentPoint):
         ky = 2.0 * math.pi * fft.fftfreq(ny, cell)
         self.east, self.north = np.broadcast_arrays(kx, ky[:, None])
         self._kx, self._ky = kx, ky
-        self.waves = kx, 2.0 * math.pi * fft.rfftfreq(ny, cell)
         self.column_weight = np.full(len(kx), 2.0)
         self.column_weight[0] = 1.0
         if nx % 2 == 0:
