@@ -149,6 +149,7 @@ class ExtendedSource(Source):
         lon, lat = float(p[self._lon]), float(p[self._lat])
         used, share, mixture = self.mixture(p)
         self._use(used)
+        self._key = None
         widths = self._response.widths[used]
         psf = tail_reach(mixture, widths)
         values = p[self._shape]

@@ -464,8 +464,17 @@ def _curves_up(hessian: np.ndarray, diagonal: np.ndarray, held: np.ndarray) -> b
     if not len(free):
         return True
     scale = np.sqrt(diagonal[free])
-    values = np.linalg.eigvalsh(hessian[free[:, None], free] / (scale[:, None] * scale))
-    return bool(values[0] > _CURVED)
+    scaled = hessian[free[:, None], free] / (scale[:, None] * scale)
+    return _is_above(scaled, _CURVED)
+
+
+def _is_above(matrix: np.ndarray, least: float) -> bool:
+    """Whether all eigenvalues of a symmetric matrix are above a number."""
+    try:
+        np.linalg.cholesky(matrix - least * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -484,9 +493,9 @@ def newton_step(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> 
     if not len(free) or not diagonal.min() > 0:
         return None
     scale = np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(hessian[free[:, None], free] / (scale[:, None] * scale))
-    if values[0] < 1e-9:
+    scaled = hessian[free[:, None], free] / (scale[:, None] * scale)
+    if not _is_above(scaled, 1e-9):
         return None
     step = np.zeros(len(gradient))
-    step[free] = -(vectors @ ((vectors.T @ (gradient[free] / scale)) / values)) / scale
+    step[free] = -np.linalg.solve(scaled, gradient[free] / scale) / scale
     return step

@@ -173,7 +173,7 @@ class Source:
         ny, nx = self.geom.shape
         size = self._size(p)
         used, _, mixture = self.mixture(p)
-        self._use(used)
+        changed, before = self._use(used) or not self.is_point, self.box
         known = self._response.widths[used]
         self._widths, self._fewer = fewer_widths(known, size, _RATIO)
         largest = 1.3 * size + 0.3 * float(known.min())
@@ -194,6 +194,9 @@ class Source:
         )
         if self.whole_map:
             self.box = (0, ny, 0, nx)
+        if not changed and self.box == before:
+            return False
+        self._key = None
         y0, y1, x0, x1 = self.box
         along_x, along_y = (
             np.append(np.arange(low, high, self.bin), high) - 0.5
@@ -279,11 +282,12 @@ class Source:
             self._mixture_key = key
         return self._mixture
 
-    def _use(self, widths: np.ndarray) -> None:
-        """Take over the widths of a new layout."""
-        self._key = None
-        if not np.array_equal(widths, self._used):
-            self._used, self._nearby = widths, self._response.around(widths)
+    def _use(self, widths: np.ndarray) -> bool:
+        """Take over the widths of a new layout; whether they are others."""
+        if np.array_equal(widths, self._used):
+            return False
+        self._used, self._nearby = widths, self._response.around(widths)
+        return True
 
     def _has_pixels(self) -> bool:
         return self.box[1] > self.box[0] and self.box[3] > self.box[2]
@@ -428,13 +432,12 @@ class Source:
         return found
 
     def add_curvature(self, state: SourceState, slope: np.ndarray, found: Derivatives) -> None:
-        """`add_gradient`, and what the statistic's slope makes of the counts' second derivatives.
+        """What `add_gradient` adds, and the slope times the counts' second derivatives.
 
         Not of those of the response, nor of the shape of pixels.
         """
-        self.add_gradient(state, slope, found.gradient)
         chosen = self._free_flux()
-        first, second = state.bent(slope, state.flux_slopes[chosen])
+        by_unit, first, second = state.bent(slope, state.flux_slopes[chosen])
         # From pixels x, y (and the size) to what the parameters are.
         turn = np.eye(len(first))
         turn[:2, :2] = state.jacobian
@@ -443,7 +446,9 @@ class Source:
         if self._sigma is not None:
             places.append(self._sigma)
         places += [self._spectrum[i] for i in chosen]
+        found.gradient[self.linear] += float(np.vdot(by_unit, state.unit))
         for i, place in enumerate(places):
+            found.gradient[place] += state.amplitude * float(first[i])
             found.bend(self.linear, place, float(first[i]))
         found.add(places, 0.0, state.amplitude * second)
         if chosen:

@@ -209,13 +209,17 @@ class SourceState:
             found += self._image(self._content_slopes[2], y, x)
         return found * self.amplitude
 
-    def bent(self, slope: np.ndarray, fluxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def bent(
+        self, slope: np.ndarray, fluxes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What a slope (R, ny, nx) makes of the derivatives of the counts at amplitude 1.
 
         By pixel x, y, by the size if there is one, and by shares of further ``fluxes`` (n, T).
 
         Returns
         -------
+        by_unit : ndarray, shape (R, W, N, N)
+            By `unit`.
         first : ndarray, shape (m,)
         second : ndarray, shape (m, m)
         """
@@ -231,6 +235,7 @@ class SourceState:
         content, slopes = self._content, self._content_slopes
         by_terms = np.einsum("rwji,rwajbi->abw", content, worth)
         plain = worth[:, :, 0, :, 0]
+        by_unit = self._by_unit(plain)
         moved = [worth[:, :, 0, :, 1], worth[:, :, 1, :, 0]]
         xx, xy, yy = by_terms[0, 3].sum(), by_terms[1, 1].sum(), by_terms[3, 0].sum()
         second = np.array([[xx, xy], [xy, yy]])
@@ -249,6 +254,7 @@ class SourceState:
         count = len(moved)
         first = np.array([float(np.vdot(rate, plain)) for rate in rates])
         first[:count] += [float(np.vdot(content, way)) for way in moved]
+        first[:2] += self._by_pixel_shape(plain, by_unit, by_terms[0, 2], by_terms[2, 0])
         found = np.zeros((len(rates), len(rates)))
         found[:count, :count] = second
         for i, rate in enumerate(rates):
@@ -256,7 +262,7 @@ class SourceState:
                 cross = float(np.vdot(rate, way))
                 found[i, k] += cross
                 found[k, i] += cross
-        return first, found
+        return by_unit, first, found
 
     def pull_back(self, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """From the derivative by each pixel's counts to those by what shapes the source.
@@ -284,23 +290,10 @@ class SourceState:
         by_content = over_y[:, 0]
         by_x, by_sx = (over_x * content[:, None]).sum(axis=(0, 3, 4))
         by_y, by_sy = (over_y[:, 1:] * content[:, None]).sum(axis=(0, 3, 4))
-        by_unit = by_content[:, :, : self.order, : self.order]
-        if self.order > 1:
-            by_unit = by_unit * self._power
-        by_xy = np.array([by_x.sum(), by_y.sum()])
-        by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
-        scale_slopes = 0.5 * self.metric[1:, [0, 2]] / self.scale
-        if self.rho:
-            by_rho = float(np.vdot(by_content[:, :, 1, 1], self.unit[:, :, 0, 0]))
-            rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
-            rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
-            by_xy += by_rho * rho_slopes
-            by_unit = by_unit.copy()
-            by_unit[:, :, 0, 0] += self.rho * by_content[:, :, 1, 1]
+        by_unit = self._by_unit(by_content)
         by_nodes = self.unit_slopes.reshape(len(self.unit_slopes), -1) @ by_unit.ravel()
-        if len(by_nodes) > 2:
-            by_scale += by_nodes[2:4] * self.size
-        by_xy += scale_slopes @ by_scale + by_nodes[:2]
+        by_xy = np.array([by_x.sum(), by_y.sum()]) + by_nodes[:2]
+        by_xy += self._by_pixel_shape(by_content, by_unit, by_sx, by_sy)
         if not self.size:
             return by_unit, by_xy, 0.0
         by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ self.ratio)
@@ -309,6 +302,36 @@ class SourceState:
         if len(by_nodes) > 2:
             by_size += float(by_nodes[2:4] @ self.scale + by_nodes[4])
         return by_unit, by_xy, by_size
+
+    def _by_unit(self, by_content: np.ndarray) -> np.ndarray:
+        """From the derivative by `_content` to that by `unit`."""
+        by_unit = by_content[:, :, : self.order, : self.order]
+        if self.order > 1:
+            by_unit = by_unit * self._power
+        if self.rho:
+            by_unit = by_unit.copy()
+            by_unit[:, :, 0, 0] += self.rho * by_content[:, :, 1, 1]
+        return by_unit
+
+    def _by_pixel_shape(
+        self, by_content: np.ndarray, by_unit: np.ndarray, by_sx: np.ndarray, by_sy: np.ndarray
+    ) -> np.ndarray:
+        """From derivatives to those by pixel x, y that pixels bring about which vary in shape.
+
+        ``by_sx``, ``by_sy`` (W,) are by the widths in pixels.
+        """
+        by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
+        if len(self.unit_slopes) > 2:
+            along = self.unit_slopes[2:4].reshape(2, -1)
+            by_scale += (along @ by_unit.ravel()) * self.size
+        scale_slopes = 0.5 * self.metric[1:, [0, 2]] / self.scale
+        by_xy = scale_slopes @ by_scale
+        if self.rho:
+            by_rho = float(np.vdot(by_content[:, :, 1, 1], self.unit[:, :, 0, 0]))
+            rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
+            rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
+            by_xy += by_rho * rho_slopes
+        return np.asarray(by_xy)
 
     def _by_ratio(self, by_content: np.ndarray) -> np.ndarray:
         """From the derivative by `_content` to that by `ratio`, shape (W,)."""
