@@ -39,7 +39,7 @@ from .pixels import binned
 from .products import gram
 from .response import DatasetLike, PixelPosition, Response
 from .source import Source
-from .stats import FLOOR, BandSums, PoissonTerm, sum_of_product
+from .stats import BandSums, PoissonTerm, sum_of_product
 
 __all__ = ["DatasetLike", "Evaluator"]
 
@@ -562,7 +562,7 @@ class DatasetTerm:
         if self.norm is not None:
             norm = self.norm.columns(p)
             slopes = np.array(list(norm.values())).reshape(len(norm), -1)
-            expected = 2.0 * self.outside.background / np.maximum(factor, FLOOR)
+            expected = self.outside.expected(factor)
             observed = self.outside.curvature(factor)
             found.add(list(norm), (slopes * expected) @ slopes.T, (slopes * observed) @ slopes.T)
         for region in regions:
@@ -582,9 +582,7 @@ class DatasetTerm:
                 state.source.add_curvature(state, slope[cut], found)
             stack = np.array([image.ravel() for image in images.values()])
             stack = stack.reshape(len(images), mu.size)
-            expected = 2.0 / np.maximum(mu, region.poisson.floor)
-            if region.poisson.weight is not None:
-                expected *= region.poisson.weight
+            expected = region.poisson.expected(mu)
             found.add(list(images), gram(stack, expected.ravel()), gram(stack, curvature.ravel()))
         if self.norm is not None:
             self.norm.add_curvature(p, by_factor, found)

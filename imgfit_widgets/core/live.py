@@ -231,13 +231,13 @@ class LinearSolver:
 
 def _solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Solve a symmetric system whose unknowns differ by many orders; those without weight stay."""
+    weight = matrix.diagonal()
+    known = slice(None) if weight.min(initial=1.0) > 0 else np.flatnonzero(weight > 0)
+    scale = np.sqrt(weight[known])
+    scaled = matrix[known][:, known] / (scale[:, None] * scale)
+    scaled.ravel()[:: len(scaled) + 1] += 1e-12
     solution = np.zeros(len(vector))
-    known = np.flatnonzero(matrix.diagonal() > 0)
-    if len(known):
-        scale = np.sqrt(matrix.diagonal()[known])
-        scaled = matrix[known[:, None], known] / (scale[:, None] * scale)
-        scaled[np.arange(len(known)), np.arange(len(known))] += 1e-12
-        solution[known] = np.linalg.solve(scaled, vector[known] / scale) / scale
+    solution[known] = np.linalg.solve(scaled, vector[known] / scale) / scale
     return solution
 
 

@@ -24,7 +24,7 @@ from .likelihood import Likelihood, Room
 from .live import LinearSolver
 from .progress import Progress, silent
 
-__all__ = ["EDM_VALID", "Minimiser", "newton_step", "scored"]
+__all__ = ["EDM_VALID", "LEVEL", "Minimiser", "curves_up", "newton_step", "scored"]
 
 _SCORING_STEPS = 40
 _STRIDE = 7.0
@@ -35,6 +35,8 @@ _SCORED_ROUGH = 0.3
 """With a rough prediction: its lowest statistic is off by more."""
 _CURVED = 0.02
 """Part of the expected curvature that the true one has to have for steps by it."""
+LEVEL = 1e-9
+"""Curvature, as a part of the largest, that is none."""
 _NEAR_STEP = 1.0
 """How far, in scales, the exact minimum may be from the rough one to be next to it."""
 _NEWTON_STEPS = 12
@@ -460,18 +462,21 @@ def scored(
 
 def _curves_up(hessian: np.ndarray, diagonal: np.ndarray, held: np.ndarray) -> bool:
     """Whether second derivatives are, in all directions, some part of the expected ones."""
-    free = np.flatnonzero(~held)
-    if not len(free):
-        return True
+    free = _free(held)
     scale = np.sqrt(diagonal[free])
-    scaled = hessian[free[:, None], free] / (scale[:, None] * scale)
-    return _is_above(scaled, _CURVED)
+    return curves_up(hessian[free][:, free] / (scale[:, None] * scale), _CURVED)
 
 
-def _is_above(matrix: np.ndarray, least: float) -> bool:
+def _free(held: np.ndarray) -> slice | np.ndarray:
+    return np.flatnonzero(~held) if held.any() else slice(None)
+
+
+def curves_up(matrix: np.ndarray, least: float) -> bool:
     """Whether all eigenvalues of a symmetric matrix are above a number."""
+    lower = matrix.copy()
+    lower.ravel()[:: len(lower) + 1] -= least
     try:
-        np.linalg.cholesky(matrix - least * np.eye(len(matrix)))
+        np.linalg.cholesky(lower)
     except np.linalg.LinAlgError:
         return False
     return True
@@ -488,13 +493,13 @@ def _secant(metric: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndar
 
 def newton_step(hessian: np.ndarray, gradient: np.ndarray, held: np.ndarray) -> np.ndarray | None:
     """The step to the bottom of the parabola, None if it has none."""
-    free = np.flatnonzero(~held)
+    free = _free(held)
     diagonal = hessian.diagonal()[free]
-    if not len(free) or not diagonal.min() > 0:
+    if not diagonal.min(initial=np.inf) > 0 or not len(diagonal):
         return None
     scale = np.sqrt(diagonal)
-    scaled = hessian[free[:, None], free] / (scale[:, None] * scale)
-    if not _is_above(scaled, 1e-9):
+    scaled = hessian[free][:, free] / (scale[:, None] * scale)
+    if not curves_up(scaled, LEVEL):
         return None
     step = np.zeros(len(gradient))
     step[free] = -np.linalg.solve(scaled, gradient[free] / scale) / scale

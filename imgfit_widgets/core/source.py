@@ -8,6 +8,7 @@ shapes the source.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -489,7 +490,14 @@ def tail_reach(mixture: np.ndarray, widths: np.ndarray) -> float:
     total = abs(float(mixture.sum()))
     if not total > 0:
         return float(5.0 * widths.min())
-    distance = np.linspace(0.0, 5.0 * float(widths.max()), 80)
-    tail = np.abs(erfc(distance[:, None] / (math.sqrt(2.0) * widths)) @ mixture) / total
-    beyond = np.flatnonzero(tail > _TAIL)
-    return float(distance[min(beyond[-1] + 1, len(distance) - 1)]) if len(beyond) else 0.0
+    distance, beyond = _tails(widths.tobytes())
+    far = np.flatnonzero(np.abs(beyond @ mixture) > _TAIL * total)
+    return float(distance[min(far[-1] + 1, len(distance) - 1)]) if len(far) else 0.0
+
+
+@lru_cache(maxsize=64)
+def _tails(widths: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (n,), and what lies beyond them along one axis of each width: (n, W)."""
+    sigma = np.frombuffer(widths)
+    distance = np.linspace(0.0, 5.0 * float(sigma.max()), 80)
+    return distance, erfc(distance[:, None] / (math.sqrt(2.0) * sigma))

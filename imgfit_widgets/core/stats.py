@@ -124,6 +124,13 @@ class PoissonTerm:
             curvature += np.where(low, 2.0 * bent * _or_one(self.weight), 0.0)
         return np.asarray(curvature)
 
+    def expected(self, mu: np.ndarray) -> np.ndarray:
+        """What `curvature` is on average, if the prediction is true."""
+        expected = 2.0 / np.maximum(mu, self.floor)
+        if self.weight is not None:
+            expected *= self.weight
+        return np.asarray(expected)
+
 
 @dataclass
 class BandSums:
@@ -186,6 +193,10 @@ class BandSums:
     def curvature(self, factor: np.ndarray) -> np.ndarray:
         """Second derivative by each band's factor (0 where bent: only the slope matters there)."""
         return np.where(factor > FLOOR, 2.0 * self.counts / np.maximum(factor, FLOOR) ** 2, 0.0)
+
+    def expected(self, factor: np.ndarray) -> np.ndarray:
+        """What `curvature` is on average, if the prediction is true."""
+        return np.asarray(2.0 * self.background / np.maximum(factor, FLOOR))
 
 
 def sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:

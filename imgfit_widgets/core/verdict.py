@@ -8,7 +8,7 @@ import numpy as np
 
 from .fit_result import SourceTS
 from .likelihood import Likelihood
-from .minimise import EDM_VALID, Minimiser
+from .minimise import EDM_VALID, LEVEL, Minimiser, curves_up
 from .models import SkyModel
 
 __all__ = ["blind_shapes", "judge", "praise"]
@@ -44,8 +44,8 @@ def judge(
     elif len(free):
         scale = np.sqrt(np.diag(hessian)[free])
         scaled = hessian[np.ix_(free, free)] / np.outer(scale, scale)
-        values, vectors = np.linalg.eigh(scaled)
-        if values[0] < 1e-9:
+        if not curves_up(scaled, LEVEL):
+            _, vectors = np.linalg.eigh(scaled)
             order = np.argsort(-np.abs(vectors[:, 0]))[:2]
             pair = " and ".join(names[free[i]] for i in sorted(order))
             reason = f"No minimum: the statistic still falls along {pair}; start elsewhere"
@@ -86,9 +86,10 @@ def _twins(like: Likelihood, information: np.ndarray, free: np.ndarray) -> str:
     if len(known) < 2:
         return ""
     scale = np.sqrt(np.diag(information)[known])
-    values, vectors = np.linalg.eigh(information[np.ix_(known, known)] / np.outer(scale, scale))
-    if values[0] > 1e-9:
+    scaled = information[np.ix_(known, known)] / np.outer(scale, scale)
+    if curves_up(scaled, LEVEL):
         return ""
+    _, vectors = np.linalg.eigh(scaled)
     order = sorted(np.argsort(-np.abs(vectors[:, 0]))[:2])
     names = like.names
     return " and ".join(".".join(names[known[i]]) for i in order)
