@@ -97,10 +97,13 @@ def sample(values: np.ndarray, geom: Any, lon: np.ndarray, lat: np.ndarray) -> n
     return low * (1 - b) + high * b
 
 
-def expected_counts(dataset: Any, model: Any) -> np.ndarray:
-    """Counts of an extended source, shape (band, y, x); power law PL2 with its index."""
+def expected_counts(dataset: Any, model: Any, apart: float | None = None) -> np.ndarray:
+    """Counts of an extended source, shape (band, y, x); power law PL2 with its index.
+
+    Parts lie ``apart`` degrees, or as far as the PSF does not tell.
+    """
     geom, spatial = dataset.geom, model.spatial_model
-    lon, lat, flux = parts(spatial, geom.frame, 0.7 * float(dataset.psf.widths.min()))
+    lon, lat, flux = parts(spatial, geom.frame, apart or 0.7 * float(dataset.psf.widths.min()))
     at = spatial.position.transform_to(geom.frame).spherical
     here = np.array([at.lon.deg]), np.array([at.lat.deg])
     edisp = sample(dataset.edisp.data, dataset.edisp.geom, *here)[..., 0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_force import expected_counts_near_equator
+from brute_force import expected_counts, expected_counts_near_equator
 from toy import WIDTHS, toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.evaluator import Evaluator
@@ -82,6 +82,48 @@ def test_counts_at_an_edge_are_those_of_brute_force(
     assert ours.sum() == pytest.approx(truth.sum(), rel=total)
     assert ours.max() == pytest.approx(truth.max(), rel=3e-3)
     np.testing.assert_allclose(ours, truth, atol=3e-3 * truth.max())
+
+
+SMALL = [
+    (DiskSpatialModel, {"r_0": 0.03, "edge_width": 0.1}),
+    (DiskSpatialModel, {"r_0": 0.008, "edge_width": 0.1}),
+    (GaussianSpatialModel, {"sigma": 0.015}),
+    (GaussianSpatialModel, {"sigma": 0.03, "e": 0.8, "phi": 30.0}),
+    (ShellSpatialModel, {"radius": 0.02, "width": 0.005}),
+]
+
+
+@pytest.mark.parametrize("shape", range(len(SMALL)))
+@pytest.mark.parametrize("edge", EDGES)
+def test_a_source_smaller_than_the_psf_at_an_edge(shape: int, edge: str) -> None:
+    """Its counts follow from where on the step, which is as steep, each part of it lies."""
+    lon, lat = {"column": (0.1, -0.05), "oblique": (0.071, 0.033)}.get(edge, (0.03, -0.02))
+    dataset = seen_until(edge, 0.3)
+    kind, values = SMALL[shape]
+    models = toy_models(amplitude=2e-11, background=False)
+    models[0].spatial_model = kind(frame="galactic", lon_0=lon, lat_0=lat, **values)
+    evaluator = Evaluator([dataset], models)
+    ours = evaluator.npred_of("src", evaluator.x0)[0][0]
+    truth = expected_counts(dataset, models[0], apart=1.5e-3)[0]
+    assert ours.sum() == pytest.approx(truth.sum(), rel=1e-3)
+    np.testing.assert_allclose(ours, truth, atol=1.5e-3 * truth.max())
+
+
+def test_a_disk_that_shrinks_at_an_edge_is_computed_as_one_that_starts_small() -> None:
+    found = []
+    for r_0 in (0.03, 0.008):
+        models = toy_models(amplitude=2e-11)
+        models[0].spatial_model = DiskSpatialModel(
+            frame="galactic", lon_0=0.071, lat_0=0.033, r_0=r_0, edge_width=0.1
+        )
+        evaluator = Evaluator([seen_until("oblique", 0.3)], models)
+        x = evaluator.x0.copy()
+        place = evaluator.names.index(("src", "r_0"))
+        for radius in np.geomspace(r_0, 0.008, 12):
+            x[place] = radius
+            evaluator.stat(x)
+        found.append(evaluator.npred_of("src", x)[0].sum())
+    assert found[0] == pytest.approx(found[1], rel=3e-4)
 
 
 @pytest.mark.parametrize("shape", ["small gauss", "gauss", "disk", "shell", "small disk"])

@@ -51,6 +51,14 @@ _MAX_CELL_DEG = 0.1
 _MAX_CELLS = 1024
 _ACROSS_EDGE = 0.25
 """How densely the exposure is sampled where it has a step, in pixels of the exposure."""
+_SMALL, _FINEST = 0.15, 0.1
+"""And the cells there, in parts of the source's reach, but no finer than such a part of a pixel.
+
+The counts of a small source are what the product with the exposure has on the whole, in which their
+finest waves meet.
+"""
+_SHRUNK = 0.6
+"""Part of its reach to which a source may shrink in such cells."""
 _ACROSS_PIXEL = 0.05
 """How far, in these pixels, its rows and columns may be from straight ones of the cells."""
 _EXPOSURE = 2e-4
@@ -131,7 +139,9 @@ class ExtendedSource(Source):
         u, v, _ = self._tangent.place(float(p[self._lon]), float(p[self._lat]))
         reach = self.spatial.reach(p[self._shape])
         near = bool(math.hypot(u, v) <= _NEAR * self._margin)
-        near &= bool(abs(reach - self._own_reach) <= _NEAR * (self._reach_range[1] - reach))
+        low, high = self._reach_range
+        near &= bool(abs(reach - self._own_reach) <= _NEAR * (high - reach))
+        near &= bool(reach - low >= _NEAR * (self._own_reach - low))
         if self._own_fineness is not None:
             change = self._fineness(p[self._shape]) - self._own_fineness
             # A ring without width shows between which cells it lies.
@@ -172,8 +182,12 @@ class ExtendedSource(Source):
         self._parts = 1
         if not self.rough and self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
-            cell = max(min(cell, blurred), 2.0 * half / _MAX_CELLS)
-            step = _ACROSS_EDGE * self._response.exposure_pixel
+            pixel = self._response.exposure_pixel
+            finest = _SMALL * own, _FINEST * pixel
+            if finest[1] < finest[0] < min(cell, blurred):
+                self._reach_range = _SHRUNK * own, grown
+            cell = max(min(cell, blurred, max(finest)), 2.0 * half / _MAX_CELLS)
+            step = _ACROSS_EDGE * pixel
             self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         self._own_fineness = self._fineness(values) if cell > blurred else None
