@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-
 import numpy as np
 from scipy.special import ndtr
 
@@ -48,6 +46,7 @@ class PixelIntegrals:
     def __init__(self, edges: np.ndarray, centre: float, sigma: np.ndarray) -> None:
         self.sigma = sigma
         self._u = (edges - centre) / sigma[:, None]
+        self._known: list[np.ndarray] = []
         cumulative = ndtr(self._u)
         self.value = cumulative[:, 1:] - cumulative[:, :-1]
 
@@ -77,37 +76,39 @@ class PixelIntegrals:
         found[1:] /= self.sigma[:, None, None]
         return found
 
-    def second_jet(self, order: int) -> np.ndarray:
-        """Second derivatives of `terms`, shape (3, W, order, n).
+    def second_jet(self, order: int, wider: bool = True) -> np.ndarray:
+        """Second derivatives of `terms`, shape (3, W, order, n), or (1, W, order, n).
 
-        Twice by the centre, by the centre and sigma, twice by sigma.
+        Twice by the centre and, if ``wider``, by the centre and sigma, twice by sigma.
         """
-        found = np.empty((3, len(self.sigma), order, self.value.shape[1]))
+        found = np.empty((3 if wider else 1, len(self.sigma), order, self.value.shape[1]))
         u = self._u
         before = np.zeros(1)
         for degree, edges in enumerate(self._hermite_edges(order + 1)):
             if degree:
                 tilted = u * edges
-                for out, at_edges in zip(
-                    found[:, :, degree - 1],
-                    (edges, tilted - before, u * (tilted - 2.0 * before)),
-                    strict=True,
-                ):
+                ways = [edges]
+                if wider:
+                    ways += [tilted - before, u * (tilted - 2.0 * before)]
+                for out, at_edges in zip(found[:, :, degree - 1], ways, strict=True):
                     np.subtract(at_edges[:, :-1], at_edges[:, 1:], out=out)
             before = edges
         found /= (self.sigma**2)[:, None, None]
         return found
 
-    def _hermite_edges(self, count: int) -> Iterator[np.ndarray]:
+    def _hermite_edges(self, count: int) -> list[np.ndarray]:
         """``He_n(u) density(u)`` at the pixel edges for n below ``count``."""
-        u = self._u
-        density = np.exp(-0.5 * u * u)
-        density *= 1.0 / math.sqrt(2.0 * math.pi)
-        previous, current = np.zeros(1), density
-        for degree in range(count):
-            yield current
-            if degree + 1 < count:
-                previous, current = current, u * current - degree * previous
+        u, known = self._u, self._known
+        if not known:
+            density = np.exp(-0.5 * u * u)
+            density *= 1.0 / math.sqrt(2.0 * math.pi)
+            known.append(density)
+        for degree in range(len(known), count):
+            raised = u * known[-1]
+            if degree > 1:
+                raised -= (degree - 1) * known[-2]
+            known.append(raised)
+        return known[:count]
 
 
 class ExposureMoments:

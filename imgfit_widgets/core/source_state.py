@@ -223,15 +223,17 @@ class SourceState:
         first : ndarray, shape (m,)
         second : ndarray, shape (m, m)
         """
+        wider = not self.source.is_point
         jets = [
-            np.concatenate([first, axis.second_jet(self._degrees)]).transpose(1, 0, 2, 3)
+            np.concatenate([first, axis.second_jet(self._degrees, wider)]).transpose(1, 0, 2, 3)
             for axis, first in zip((self.along_y, self.along_x), self._jets, strict=True)
         ]
         y, x = (jet.reshape(len(jet), -1, jet.shape[3]) for jet in jets)
         rows = product(y.reshape(-1, y.shape[2]), slope).reshape(len(slope), *y.shape[:2], -1)
         worth = rows @ x.transpose(0, 2, 1)
-        # Which derivative along y, along x: (R, W, 6, degree, 6, degree).
-        worth = worth.reshape(*worth.shape[:2], 6, self._degrees, 6, self._degrees)
+        # Which derivative along y, along x: (R, W, 6 or 4, degree, 6 or 4, degree).
+        each = worth.shape[2] // self._degrees, self._degrees
+        worth = worth.reshape(*worth.shape[:2], *each, *each)
         content, slopes = self._content, self._content_slopes
         by_terms = np.einsum("rwji,rwajbi->abw", content, worth)
         plain = worth[:, :, 0, :, 0]
@@ -239,7 +241,7 @@ class SourceState:
         moved = [worth[:, :, 0, :, 1], worth[:, :, 1, :, 0]]
         xx, xy, yy = by_terms[0, 3].sum(), by_terms[1, 1].sum(), by_terms[3, 0].sum()
         second = np.array([[xx, xy], [xy, yy]])
-        if not self.source.is_point:
+        if wider:
             sx, sy = (scale * self.ratio for scale in self.scale)
             rate = (1.0 - self.ratio**2) / self.sigma
             xs = by_terms[0, 4] @ sx + by_terms[2, 1] @ sy
