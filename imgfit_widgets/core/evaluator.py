@@ -35,7 +35,7 @@ from .models import (
     SpatialModel,
     TemplateSpatialModel,
 )
-from .pixels import binned
+from .pixels import binned, no_less_than_0
 from .products import gram
 from .response import DatasetLike, PixelPosition, Response
 from .source import Source
@@ -446,7 +446,7 @@ class DatasetTerm:
         self.counts = np.asarray(dataset.counts.data, dtype=float)
         self.background = np.zeros(self.shape)
         if dataset.background is not None:
-            self.background = _no_less_than_0(np.asarray(dataset.background.data, dtype=float))
+            self.background = no_less_than_0(np.asarray(dataset.background.data, dtype=float))
         background_model = models.background_model(dataset.name)
         self.norm: _Norm | None = None
         if background_model is not None:
@@ -587,13 +587,6 @@ class DatasetTerm:
         if self.norm is not None:
             self.norm.add_curvature(p, by_factor, found)
         return stat
-
-
-def _no_less_than_0(values: np.ndarray) -> np.ndarray:
-    """The values with 0 where they are negative or not finite."""
-    if not (values.min(initial=0.0) >= 0.0 and np.isfinite(values.sum())):
-        values = np.maximum(np.nan_to_num(values), 0.0)
-    return values
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

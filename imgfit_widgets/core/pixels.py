@@ -23,6 +23,7 @@ __all__ = [
     "binned",
     "few_images",
     "fewer_widths",
+    "no_less_than_0",
     "within",
 ]
 
@@ -238,6 +239,13 @@ def binned(images: np.ndarray, size: int) -> np.ndarray:
     for axis in (-2, -1):
         images = np.add.reduceat(images, np.arange(0, images.shape[axis], size), axis)
     return images
+
+
+def no_less_than_0(values: np.ndarray) -> np.ndarray:
+    """The values with 0 where they are negative or not finite."""
+    if not (values.min(initial=0.0) >= 0.0 and np.isfinite(values.sum())):
+        values = np.maximum(np.nan_to_num(values), 0.0)
+    return values
 
 
 def between(at: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

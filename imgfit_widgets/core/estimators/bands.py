@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +24,13 @@ from ..dataset import MapDataset
 from ..errors import DataError, InputError
 from ..maps import MapAxis, WcsGeom, WcsNDMap
 from ..models import PowerLawSpectralModel, SpectralModel
-from ..pixels import few_images
+from ..pixels import few_images, no_less_than_0
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 __all__ = [
+    "Interpolation",
     "ReferenceCounts",
     "as_degrees",
     "as_tev",
@@ -37,7 +38,6 @@ __all__ = [
     "energy_bands",
     "names_of",
     "neighbour_correlation",
-    "node_weights",
     "reference_spectrum",
 ]
 
@@ -153,38 +153,64 @@ def reference_spectrum(spectral_model: SpectralModel | None) -> SpectralModel:
     return PowerLawSpectralModel(index=2.0) if spectral_model is None else spectral_model
 
 
-def node_weights(geom: WcsGeom, other: WcsGeom, valid: BoolArray) -> csr_matrix:
-    """What turns values on the nodes of one map into values at the pixel centres of another.
+@dataclass(frozen=True)
+class Interpolation:
+    """From values on the nodes of one map to values at the pixel centres of another.
 
     Cubic convolution (Keys 1981, IEEE ASSP 29, 1153) between 16 nodes; where one of them holds
     nothing, linear between those of the 4 next ones that do. Rows that no node reaches are 0.
 
-    Parameters
+    Attributes
     ----------
-    valid : ndarray of bool, shape ``other.shape``
-        Nodes that hold something.
-
-    Returns
-    -------
-    sparse matrix, shape (ny nx, nodes)
+    nodes : ndarray of int, shape (pixels, 16)
+    weights : ndarray, shape (pixels, 16)
+        If all nodes hold something.
+    beyond : pair of ndarray, shape (pixels,)
+        How far, along y and x, a pixel lies beyond the inner one of its nodes.
+    size : int
+        Number of nodes of the map.
     """
-    lon, lat = (v.ravel() for v in geom.pixel_lonlat)
-    x, y = other.lonlat_to_pix(*other.from_frame(lon, lat, geom.frame))
-    ny, nx = other.shape
-    x, y = (np.clip(np.nan_to_num(v, nan=-9.0), -3.0, n + 2.0) for v, n in ((x, nx), (y, ny)))
-    i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
-    shift = np.arange(-1, 3, dtype=np.int32)
-    columns, rows = np.clip(i[:, None] + shift, 0, nx - 1), np.clip(j[:, None] + shift, 0, ny - 1)
-    nodes = (rows[:, :, None] * nx + columns[:, None, :]).reshape(-1, 16)
-    held = valid.ravel().take(nodes)
-    weights = (_keys(y - j)[:, :, None] * _keys(x - i)[:, None, :]).reshape(-1, 16)
-    some = np.flatnonzero(~held.all(axis=1))
-    across = _linear((y - j)[some])[:, :, None] * _linear((x - i)[some])[:, None, :]
-    linear = across.reshape(-1, 16) * held[some]
-    share = linear.sum(axis=1, keepdims=True)
-    weights[some] = np.divide(linear, share, out=np.zeros_like(linear), where=share > 1e-12)
-    start = np.arange(0, nodes.size + 1, 16, dtype=np.int32)
-    return csr_matrix((weights.ravel(), nodes.ravel(), start), shape=(len(x), nx * ny))
+
+    nodes: NDArray[np.int32]
+    weights: FloatArray
+    beyond: tuple[FloatArray, FloatArray]
+    size: int
+    _known: dict[bytes, csr_matrix] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, geom: WcsGeom, other: WcsGeom) -> Interpolation:
+        """From the nodes ``other``, wherever the pixels of ``geom`` lie between them."""
+        lon, lat = (v.ravel() for v in geom.pixel_lonlat)
+        x, y = other.lonlat_to_pix(*other.from_frame(lon, lat, geom.frame))
+        ny, nx = other.shape
+        x, y = (np.clip(np.nan_to_num(v, nan=-9.0), -3.0, n + 2.0) for v, n in ((x, nx), (y, ny)))
+        i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+        shift = np.arange(-1, 3, dtype=np.int32)
+        columns = np.clip(i[:, None] + shift, 0, nx - 1)
+        rows = np.clip(j[:, None] + shift, 0, ny - 1) * np.int32(nx)
+        nodes = (rows[:, :, None] + columns[:, None, :]).reshape(-1, 16)
+        weights = (_keys(y - j)[:, :, None] * _keys(x - i)[:, None, :]).reshape(-1, 16)
+        return cls(nodes, weights, (y - j, x - i), nx * ny)
+
+    def matrix(self, valid: BoolArray) -> csr_matrix:
+        """As a sparse matrix (pixels, nodes), if so many nodes hold something."""
+        key = valid.tobytes()
+        if key not in self._known:
+            self._known[key] = self._matrix(valid)
+        return self._known[key]
+
+    def _matrix(self, valid: BoolArray) -> csr_matrix:
+        weights, held = self.weights, valid.ravel().take(self.nodes)
+        some = np.flatnonzero(~held.all(axis=1))
+        if len(some):
+            along_y, along_x = (_linear(part[some]) for part in self.beyond)
+            linear = (along_y[:, :, None] * along_x[:, None, :]).reshape(-1, 16) * held[some]
+            share = linear.sum(axis=1, keepdims=True)
+            weights = weights.copy()
+            weights[some] = np.divide(linear, share, out=np.zeros_like(linear), where=share > 1e-12)
+        start = np.arange(0, self.nodes.size + 1, 16, dtype=np.int32)
+        shape = len(self.nodes), self.size
+        return csr_matrix((weights.ravel(), self.nodes.ravel(), start), shape=shape)
 
 
 def _keys(t: FloatArray) -> FloatArray:
@@ -218,14 +244,17 @@ class ReferenceCounts:
     exposure: FloatArray
     mixing_edisp: FloatArray
     edisp: FloatArray
-    nodes: csr_matrix
-    """What turned the nodes of the energy dispersion into ``edisp``."""
-    valid: BoolArray
-    """Nodes that hold something, flat."""
 
     @classmethod
-    def of(cls, dataset: MapDataset, spectral_model: SpectralModel) -> ReferenceCounts:
+    def of(
+        cls,
+        dataset: MapDataset,
+        spectral_model: SpectralModel,
+        interpolation: Interpolation | None = None,
+    ) -> ReferenceCounts:
         """Prepare a dataset and a spectrum, whose amplitude is taken as it is.
+
+        ``interpolation`` from the nodes of the energy dispersion, if it is known already.
 
         Raises
         ------
@@ -240,19 +269,18 @@ class ReferenceCounts:
         bounds = dataset.energy_axis_true.bounds
         values = spectral_model.canonical_values()
         flux = spectral_model.integral_values(values, bounds[:-1], bounds[1:])[0]
-        mixing, images = few_images(np.nan_to_num(np.maximum(dataset.exposure.data, 0.0)))
+        mixing, images = few_images(no_less_than_0(np.asarray(dataset.exposure.data, dtype=float)))
         cube = np.nan_to_num(np.asarray(dataset.edisp.data, dtype=float))
         flat = cube.reshape(-1, *cube.shape[-2:])
         mixing_edisp, edisp = few_images(flat)
-        nodes = node_weights(dataset.geom, dataset.edisp.geom, flat.any(axis=0))
+        interpolation = interpolation or Interpolation.of(dataset.geom, dataset.edisp.geom)
+        nodes = interpolation.matrix(flat.any(axis=0))
         return cls(
             flux,
             mixing * 1e4,  # m2 s to cm2 s
             images.reshape(len(images), -1),
             mixing_edisp.reshape(*cube.shape[:2], -1),
             (nodes @ edisp.reshape(len(edisp), -1).T).T,
-            nodes,
-            flat.any(axis=0).ravel(),
         )
 
     def cube(self, shape: tuple[int, int]) -> FloatArray:

@@ -23,7 +23,7 @@ from ..models import GaussianSpatialModel, PointSpatialModel, SkyModel
 from ..pixels import PixelIntegrals, few_images
 from ..products import product
 from ..response import PixelPosition
-from .bands import ReferenceCounts, node_weights
+from .bands import Interpolation, ReferenceCounts
 
 FloatArray = NDArray[np.float64]
 
@@ -87,22 +87,18 @@ class SourceImages:
         used = np.abs(flat).max(axis=(0, 2)) > _NEGLIGIBLE
         if not used.any():
             raise DataError(f"dataset {dataset.name!r}: its psf is empty")
-        reference = ReferenceCounts.of(dataset, model.spectral_model)
+        edisp = dataset.edisp
+        interpolation = Interpolation.of(dataset.geom, edisp.geom) if edisp is not None else None
+        reference = ReferenceCounts.of(dataset, model.spectral_model, interpolation)
         flat = flat[:, used]
         valid = flat.any(axis=(0, 1)).reshape(weights.shape[2:])
-        if (
-            dataset.edisp is not None
-            and dataset.psf.geom.is_aligned(dataset.edisp.geom)
-            and np.array_equal(valid.ravel(), reference.valid)
-        ):
-            nodes = reference.nodes  # as in most datasets
-        else:
-            nodes = node_weights(dataset.geom, dataset.psf.geom, valid)
+        if interpolation is None or edisp is None or not edisp.geom.is_aligned(dataset.psf.geom):
+            interpolation = Interpolation.of(dataset.geom, dataset.psf.geom)
         mixing, few = few_images(flat.reshape(-1, 1, flat.shape[2]), _PSF)
         return cls(
             np.hypot(np.asarray(dataset.psf.widths, dtype=float)[used], source_size(model)),
             reference,
-            nodes,
+            interpolation.matrix(valid),
             np.ascontiguousarray(few[:, 0].T),
             mixing.reshape(*flat.shape[:2], -1),
             bins,
