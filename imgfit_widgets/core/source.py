@@ -86,6 +86,7 @@ class Source:
         # The rectangle: pixels [y0, y1) x [x0, x1), the widths used there, and where the source
         # has to stay for it to hold.
         self.box = (0, 0, 0, 0)
+        self._laid_out_as = self.box, 0
         self._used = np.arange(len(response.widths))
         self._nearby = response.around()
         self._edges: tuple[np.ndarray, np.ndarray] = np.empty(0), np.empty(0)
@@ -174,7 +175,7 @@ class Source:
         ny, nx = self.geom.shape
         size = self._size(p)
         used, _, mixture = self.mixture(p)
-        changed, before = self._use(used) or not self.is_point, self.box
+        changed = self._use(used) or not self.is_point
         known = self._response.widths[used]
         self._widths, self._fewer = fewer_widths(known, size, _RATIO)
         largest = 1.3 * size + 0.3 * float(known.min())
@@ -195,9 +196,9 @@ class Source:
         )
         if self.whole_map:
             self.box = (0, ny, 0, nx)
-        if not changed and self.box == before:
+        if not changed and (self.box, self.bin) == self._laid_out_as:
             return False
-        self._key = None
+        self._key, self._laid_out_as = None, (self.box, self.bin)
         y0, y1, x0, x1 = self.box
         along_x, along_y = (
             np.append(np.arange(low, high, self.bin), high) - 0.5

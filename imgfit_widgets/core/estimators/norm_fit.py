@@ -19,8 +19,8 @@ AnyFloats = NDArray[np.floating]
 __all__ = ["NormFit", "Templates", "fit_norms"]
 
 _STEPS = 60
-_ENOUGH, _CROSSED = 3e-2, 3e-3
-"""Steps to the best factor, to a limit, end below this many sigmas; the last leaves its square."""
+_ENOUGH = 3e-3
+"""Steps end below this many sigmas; Newton's last one leaves about its square."""
 
 
 @dataclass
@@ -121,12 +121,7 @@ def fit_norms(
     """
     templates = templates.single()
     norm = _best(templates)
-    slope, curvature = templates.slopes(norm)
-    curvature = np.maximum(curvature, 0.0)
-    # The last step, whose slopes are taken for the error anyway.
-    step = np.divide(-slope, curvature, out=np.zeros_like(norm), where=curvature > 0)
-    small = np.abs(step) * np.sqrt(curvature) < 2.0 * _ENOUGH
-    norm = np.maximum(np.where(small, norm + step, norm), templates.lowest)
+    curvature = np.maximum(templates.slopes(norm)[1], 0.0)
     ts = np.maximum(templates.ts(norm), 0.0)
     straight = 0.5 * n_sigma / templates.total
     with np.errstate(divide="ignore"):
@@ -202,6 +197,6 @@ def _crossing(
             tried = np.where(tried < norm, 0.5 * (at + norm), tried)
         moved = np.abs(tried - at)
         at = tried
-        if not np.any(moved > _CROSSED * sigma):
+        if not np.any(moved > _ENOUGH * sigma):
             break
     return at
