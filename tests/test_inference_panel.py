@@ -194,7 +194,9 @@ def test_handles_give_the_parameters_whose_outline_they_lie_on():
     )
 
 
-def test_shells_have_two_circles_and_a_template_its_frame(session, demo_store):
+def test_shells_have_two_circles_and_a_template_its_lines_of_light_and_its_frame(
+    session, demo_store
+):
     lon, lat = session.dataset.geom.center_lonlat
     name = session.add_source(lon, lat, spatial="shell")
     geom = session.dataset.geom.to_image()
@@ -207,8 +209,8 @@ def test_shells_have_two_circles_and_a_template_its_frame(session, demo_store):
     assert session.models[name].spatial_model.radius.value == pytest.approx(1e-4)
     plane = WcsNDMap(geom, session.dataset.counts.data.sum(axis=0))
     session.models[name].spatial_model = TemplateSpatialModel(map=plane)
-    outline = overlays_of(session.models, geom)[0].outlines[0]
-    assert outline.label == "image"
+    first, *_, outline = overlays_of(session.models, geom)[0].outlines
+    assert (first.label, outline.label) == ("68 % of the light", "image")
     nx, ny = geom.npix
     assert (outline.x.min(), outline.x.max()) == pytest.approx((-0.5, nx - 0.5), abs=0.01)
     assert (outline.y.min(), outline.y.max()) == pytest.approx((-0.5, ny - 0.5), abs=0.01)

@@ -462,6 +462,33 @@ def test_a_template_is_the_shape_of_its_image(template: Path) -> None:
     assert shift[1] - shift[0] == pytest.approx(-0.0137 / 0.02, abs=0.01)
 
 
+def test_a_template_shows_where_most_of_its_light_comes_from(tmp_path: Path) -> None:
+    for cells in (60, 901):  # and in larger pixels than those of a large image
+        geom = WcsGeom.create((0.1, 60.0), 0.6, 0.6 / cells, "TAN", "galactic")
+        lon, lat = geom.pixel_lonlat
+        across = (lon - 0.1) * np.cos(np.radians(lat))
+        two = [
+            np.exp(-0.5 * ((across - x) ** 2 + (lat - 60.1) ** 2) / 0.03**2) for x in (-0.15, 0.15)
+        ]
+        model = TemplateSpatialModel(WcsNDMap(geom, sum(two)))
+        labels = [label for label, _, _ in model.outline()]
+        assert labels == ["68 % of the light", "", "image"]
+        # 68 % of a Gaussian lie within 1.51 of its widths.
+        places = []
+        for _, lon, lat in model.outline()[:2]:
+            x, y = (lon - 0.1) * np.cos(np.radians(60.1)), lat - 60.1
+            places.append(float(x.mean()))
+            radius = np.hypot(x - 0.15 * np.sign(x.mean()), y)
+            np.testing.assert_allclose(radius, 1.51 * 0.03, atol=0.003)
+            assert (x[0], y[0]) == (x[-1], y[-1])
+        assert sorted(np.sign(places)) == [-1.0, 1.0]
+        before = model.outline()[0][1]
+        model.lon_0.value += 1.0
+        np.testing.assert_allclose(model.outline()[0][1], before + 1.0)
+    flat = TemplateSpatialModel(WcsNDMap(geom, np.ones(geom.shape)), normalize=False)
+    assert [label for label, _, _ in flat.outline()] == ["image"]
+
+
 def test_a_template_is_kept_by_the_path_of_its_image(template: Path, tmp_path: Path) -> None:
     models = source(TemplateSpatialModel.read(template, normalize=False))
     models.write(tmp_path / "models.yaml")

@@ -6,7 +6,9 @@ brightness everywhere.
 
 from __future__ import annotations
 
+import math
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,11 @@ from .parameter import Parameter, ParameterField
 from .spatial_base import Outline, SpatialModel
 
 __all__ = ["ConstantSpatialModel", "TemplateSpatialModel", "read_image"]
+
+_ENCLOSED = 0.68
+"""Part of the light within the lines that show a template."""
+_MOST_PIXELS, _LINES = 300, 12
+"""Pixels a side in which these are looked for, and how many are shown."""
 
 
 class TemplateSpatialModel(SpatialModel):
@@ -137,17 +144,50 @@ class TemplateSpatialModel(SpatialModel):
         return np.where(inside, _bilinear(self._brightness, x, y), 0.0)
 
     def outline(self) -> list[Outline]:
+        """What encloses most of the light in the smallest area, and the image's border.
+
+        The first of several lines has the label.
+        """
+        found = [("", *self._on_sky(x, y)) for x, y in self._contours]
+        if found:
+            found[0] = (f"{100.0 * _ENCLOSED:.0f} % of the light", *found[0][1:])
         ny, nx = self.map.geom.shape
         t = np.linspace(0.0, 1.0, 19)
         zero, one = np.zeros_like(t), np.ones_like(t)
         x = np.concatenate([t, one, t[::-1], zero]) * nx - 0.5
         y = np.concatenate([zero, t, one, t[::-1]]) * ny - 0.5
+        return [*found, ("image", *self._on_sky(x, y))]
+
+    def _on_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in its pixels as longitude and latitude where it has been moved to."""
         lon, lat = self.map.geom.pix_to_lonlat(x, y)
         here, centre = self.position_lonlat, self.map.geom.center_lonlat
         turn = (here[0] - centre[0] + 180.0) % 360.0 - 180.0
         lon = lon + turn
         lon = lon + 360.0 * np.round((here[0] - np.nanmean(lon)) / 360.0)
-        return [("image", lon, np.clip(lat + here[1] - centre[1], -90.0, 90.0))]
+        return lon, np.clip(lat + here[1] - centre[1], -90.0, 90.0)
+
+    @cached_property
+    def _contours(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The longest lines, in pixels, around most of the light."""
+        # Loaded here: few sources are templates.
+        from astropy.nddata import block_reduce
+        from contourpy import contour_generator
+
+        size = max(1, math.ceil(max(self._brightness.shape) / _MOST_PIXELS))
+        image, area = self._brightness, np.nan_to_num(self.map.geom.solid_angle())
+        if size > 1:
+            image, area = (block_reduce(a, size, np.mean) for a in (image, area))
+        order = np.argsort(-image, axis=None)
+        light = np.cumsum((image * area).ravel()[order])
+        last = int(np.searchsorted(light, _ENCLOSED * light[-1]))
+        level = float(image.ravel()[order[min(last, len(order) - 1)]])
+        if not level < image.max():
+            return []  # as bright everywhere
+        # A dark border closes the lines.
+        lines: Any = contour_generator(z=np.pad(image, 1)).lines(level)
+        lines = sorted((line for line in lines if len(line) > 3), key=len)[: -_LINES - 1 : -1]
+        return [(x, y) for x, y in (size * (line.T - 0.5) - 0.5 for line in lines)]
 
 
 class ConstantSpatialModel(SpatialModel):
