@@ -201,3 +201,21 @@ def tutorial_gammapy(gammapy_data: Path, reference: Path) -> Any:
 
 def _call(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=1200, **options)
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """The image of a Gaussian of 0.06 deg in a FITS file."""
+    import numpy as np
+    from astropy.io import fits
+
+    from imgfit_widgets.core.maps import WcsGeom
+
+    geom = WcsGeom.create((0.1, -0.05), (0.6, 0.5), 0.01, "TAN", "galactic")
+    lon, lat = geom.pixel_lonlat
+    image = np.exp(-0.5 * ((lon - 0.1) ** 2 + (lat + 0.05) ** 2) / 0.06**2)
+    hdu = fits.PrimaryHDU(image.astype("f4"), geom.wcs.to_header())
+    hdu.header["BUNIT"] = "sr-1"
+    path = tmp_path / "image.fits"
+    hdu.writeto(path)
+    return path

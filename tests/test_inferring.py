@@ -109,12 +109,15 @@ def test_shapes_are_compared_and_one_is_adopted(fitted):
     fitted.set_shape("extended", "point")
     ladder = ask(fitted, "find_shape").value
     rungs = {rung.label: rung for rung in ladder.rungs}
-    assert list(rungs) == ["Point", "Disk", "Gaussian", "Elongated"]
+    assert list(rungs) == ["Point", "Disk", "Gaussian", "Elongated", "Second source"]
     assert rungs["Gaussian"].dof == 1 and rungs["Elongated"].dof == 2
     assert rungs["Gaussian"].sigma == pytest.approx(math.sqrt(rungs["Gaussian"].ts))
     assert rungs["Gaussian"].sigma > 3
     assert rungs["Gaussian"].aic < rungs["Point"].aic
     assert rungs["Elongated"].ts >= 0 and rungs["Elongated"].against == "Gaussian"
+    second = rungs["Second source"]
+    assert (second.dof, second.against, second.ts) == (3, "Point", second.delta_ts)
+    assert second.aic > rungs["Gaussian"].aic, "it is extended, and not two"
     assert "Gaussian" in str(ladder) and ladder.to_dict()["rungs"][0]["label"] == "Point"
     fitted.adopt_shape("Gaussian")
     assert fitted.models["extended"].spatial_model.tag[-1] == "gauss" and fitted.fit_is_current
@@ -122,6 +125,15 @@ def test_shapes_are_compared_and_one_is_adopted(fitted):
     assert fitted.models["extended"].spatial_model.tag[-1] == "disk"
     fitted.undo()
     assert fitted.models["extended"].spatial_model.tag[-1] == "gauss" and fitted.fit_is_current
+    names = list(fitted.models.names)
+    fitted.adopt_shape("Second source")
+    assert set(fitted.models.names) - set(names) == {"extended-b"} and fitted.fit_is_current
+    assert fitted.selected == "extended"
+    fitted.adopt_shape("Disk")
+    assert list(fitted.models.names) == names
+    fitted.undo()
+    assert "extended-b" in fitted.models.names
+    fitted.undo()
     with pytest.raises(ModelError, match="'Ring' is no hypothesis; expected one of Point"):
         fitted.adopt_shape("Ring")
     fitted.models["bright"].spatial_model.lon_0.value += 0.01

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from astropy.coordinates import SkyCoord
 
+from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.maps import MapAxis, WcsGeom, WcsNDMap
 from imgfit_widgets.core.models import (
     FoVBackgroundModel,
@@ -153,3 +154,16 @@ def expected_counts(dataset: Any, model: SkyModel, oversampling: int = 9) -> np.
         image = density.reshape(ny, oversampling, nx, oversampling).sum(axis=(1, 3))
         counts += ((flux * exposure * weights[:, w]) @ edisp)[:, None, None] * image
     return counts
+
+
+def source(spatial: Any, amplitude: float = 2e-11, background: bool = False) -> Models:
+    """`toy_models` of another shape."""
+    models = toy_models(amplitude=amplitude, background=background)
+    models[0].spatial_model = spatial
+    return models
+
+
+def predicted(dataset: Any, models: Models) -> np.ndarray:
+    """Counts of the source, shape (band, y, x)."""
+    evaluator = Evaluator([dataset], models)
+    return evaluator.npred_of("src", evaluator.x0)[0]

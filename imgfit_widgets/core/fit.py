@@ -12,7 +12,7 @@ wrong and what to do (`verdict`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from .progress import Progress, part, silent
 from .stats import sigma_of
 from .verdict import judge, praise
 
-__all__ = ["Fit", "FitResult", "FitStep", "LiveLikelihood", "LiveState", "SourceTS"]
+__all__ = ["Fit", "FitResult", "FitStep", "LiveLikelihood", "LiveState", "SourceTS", "look_around"]
 
 
 class Fit:
@@ -174,8 +174,13 @@ class Fit:
         return self.profiles(fitted, models).stat_contour(x, y, sigma, n, cl, progress)
 
 
-def look_around(minimiser: Minimiser, radius: float, progress: Progress = silent) -> None:
-    """Start each source that may move where it improves the likelihood most.
+def look_around(
+    minimiser: Minimiser,
+    radius: float,
+    progress: Progress = silent,
+    names: Collection[str] | None = None,
+) -> None:
+    """Start each source that may move, or only some, where it improves the likelihood most.
 
     On a grid of half the source's width within ``radius`` degrees, amplitudes and norms re-solved
     at each point; one source after the other, in their order.
@@ -185,6 +190,7 @@ def look_around(minimiser: Minimiser, radius: float, progress: Progress = silent
         m.name
         for m in like.models.sky_models
         if {(m.name, "lon_0"), (m.name, "lat_0")} <= set(like.names)
+        and (names is None or m.name in names)
     ]
     x = minimiser.origin.copy()
     for number, model in enumerate(movable):

@@ -1,7 +1,8 @@
 """Which shape has a source: a table of nested hypotheses, each fitted to the same data.
 
 A point is a disk, a Gaussian and an ellipse of size 0; a Gaussian is an ellipse without
-eccentricity. `compare_shapes` fits them all and gives a `Ladder` of `Rung`; nothing is changed.
+eccentricity; two points are one where the second has no flux. `compare_shapes` fits them all and
+gives a `Ladder` of `Rung`; nothing is changed.
 """
 
 from __future__ import annotations
@@ -12,25 +13,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ModelError
-from .fit import Fit
+from .fit import Fit, look_around
 from .fit_result import FitResult
 from .inference import STUCK, fit_as_point, information_criteria, models_with_shape
+from .likelihood import Likelihood
+from .minimise import Minimiser
 from .models import (
     DiskSpatialModel,
     GaussianSpatialModel,
     Models,
+    PointSpatialModel,
     SpatialModel,
 )
+from .profile import models_at
 from .profile_result import plain
 from .progress import Progress, part, silent
 from .stats import sigma_of
 
-__all__ = ["Ladder", "Rung", "compare_shapes"]
+__all__ = ["SECOND", "Ladder", "Rung", "compare_shapes"]
 
 START_SIZES = (0.1, 0.3)
 """Degrees from which a size is fitted, if the source has none."""
 START_ECCENTRICITY = 0.6
 START_ANGLES = (-45.0, 0.0, 45.0, 90.0)
+SECOND = "Second source"
+_AWAY, _FAR = 3.0, 8.0
+"""How far away a second source is looked for, in sizes of the source; at most in widths of the PSF.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +58,7 @@ class Rung:
         Free parameters more than the simpler one.
     sigma : float
         Significance of ``ts``: ``sqrt(ts)`` for a size, which is bounded at 0 (half of chi2(1)).
+        That of a second source is for its place; it was looked for at many.
     delta_ts : float
         Statistic of the point minus this one's.
     aic : float
@@ -99,7 +109,7 @@ class Ladder:
     def __str__(self) -> str:
         lines = [f"{self.name}: shapes, the simplest first"]
         for rung in self.rungs:
-            text = f"  {rung.label:<10} dTS {rung.delta_ts:8.1f}   AIC {rung.aic:.1f}"
+            text = f"  {rung.label:<13} dTS {rung.delta_ts:8.1f}   AIC {rung.aic:.1f}"
             if rung.against:
                 text += f"   {rung.sigma:.1f} sigma against a {noun(rung.against)}"
             lines.append(f"{text}   {rung.message}".rstrip())
@@ -113,7 +123,9 @@ def compare_shapes(
     fit: Fit | None = None,
     progress: Progress = silent,
 ) -> Ladder:
-    """Fit a source as a point, a disk, a Gaussian and an elongated Gaussian.
+    """Fit a source as a point, a disk, a Gaussian, an elongated Gaussian, and as two points.
+
+    The second point has the spectrum of the first, and an amplitude of its own.
 
     Parameters
     ----------
@@ -143,14 +155,16 @@ def compare_shapes(
         good = [result for result in tried if result.success]
         return min(good or tried, key=lambda result: float(result.total_stat))
 
-    disk = best(DiskSpatialModel, [{"r_0": 2.0 * s} for s in sizes], part(progress, 0.2, 0.4))
-    gauss = best(GaussianSpatialModel, [{"sigma": s} for s in sizes], part(progress, 0.4, 0.6))
+    disk = best(DiskSpatialModel, [{"r_0": 2.0 * s} for s in sizes], part(progress, 0.2, 0.35))
+    gauss = best(GaussianSpatialModel, [{"sigma": s} for s in sizes], part(progress, 0.35, 0.5))
     size = abs(gauss.value(name, "sigma")) if gauss.success else sizes[0]
     ellipses = [
         {"sigma": 1.2 * max(size, 0.01), "e": START_ECCENTRICITY, "phi": phi}
         for phi in START_ANGLES
     ]
-    elongated = best(GaussianSpatialModel, ellipses, part(progress, 0.6, 1.0))
+    elongated = best(GaussianSpatialModel, ellipses, part(progress, 0.5, 0.8))
+    axis = elongated if elongated.success else None
+    second = _as_two(datasets, point, name, size, axis, fit, part(progress, 0.8, 1.0))
     return Ladder(
         name,
         (
@@ -158,8 +172,70 @@ def compare_shapes(
             _rung("Disk", "disk", disk, ("Point", point), point),
             _rung("Gaussian", "gauss", gauss, ("Point", point), point),
             _rung("Elongated", "gauss", elongated, ("Gaussian", gauss), point),
+            _rung(SECOND, "point", second, ("Point", point), point),
         ),
     )
+
+
+def _as_two(
+    datasets: Any,
+    point: FitResult,
+    name: str,
+    size: float,
+    elongated: FitResult | None,
+    fit: Fit,
+    progress: Progress,
+) -> FitResult:
+    """The fit with a second point, from where the rest of the light lies and from a long axis."""
+    group = [datasets] if hasattr(datasets, "counts") else list(datasets)
+    models, added = _with_second(point, name)
+    minimiser = Minimiser(Likelihood(group, models), fit.max_calls)
+    like = minimiser.likelihood
+    p = like.full(minimiser.origin)
+    width = min(float(s.psf_width(p)) for t in like.terms for s in t.sources if s.is_point)
+    look_around(
+        minimiser, min(_AWAY * max(width, size), _FAR * width), part(progress, 0.0, 0.5), [added]
+    )
+    for key in ("lon_0", "lat_0"):
+        at = minimiser.origin[like.names.index((added, key))]
+        models[added].parameters[key].value = float(at)
+    starts = [models]
+    if elongated is not None:
+        starts.append(_with_second(point, name)[0])
+        lon, lat = starts[1][name].spatial_model.position_lonlat
+        ellipse = models_at(elongated)[name].spatial_model
+        far = abs(ellipse.sigma.value * ellipse.sigma.factor_to_expected)
+        phi = math.radians(ellipse.phi.value * ellipse.phi.factor_to_expected)
+        east, north = far * math.sin(phi) / math.cos(math.radians(lat)), far * math.cos(phi)
+        for one, sign in ((name, 1.0), (added, -1.0)):
+            place = starts[1][one].spatial_model
+            if not place.lon_0.frozen:
+                place.lon_0.value = (lon + sign * east) / place.lon_0.factor_to_expected
+            if not place.lat_0.frozen:
+                place.lat_0.value = (lat + sign * north) / place.lat_0.factor_to_expected
+    tried = [
+        fit.solve(datasets, start, part(progress, 0.5 + 0.25 * i, 0.75 + 0.25 * i))
+        for i, start in enumerate(starts)
+    ]
+    good = [result for result in tried if result.success]
+    return min(good or tried, key=lambda result: float(result.total_stat))
+
+
+def _with_second(point: FitResult, name: str) -> tuple[Models, str]:
+    """The models at a minimum with a second point at a source's place; and its name."""
+    models = models_at(point)
+    first = models[name]
+    label = f"{name}-b" if f"{name}-b" not in models.names else models.unique_name(name)
+    second = first.copy(label)
+    lon, lat = first.spatial_model.position_lonlat
+    second.spatial_model = PointSpatialModel(frame=first.frame, lon_0=lon, lat_0=lat)
+    for p in second.spectral_model.parameters:
+        if p.name == second.spectral_model.linear:
+            p.frozen, p.prior = False, None
+        elif not p.frozen:
+            p.link = first.spectral_model.parameters[p.name]
+    models.append(second)
+    return models, second.name
 
 
 def noun(label: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..core.ladder import noun
+from ..core.ladder import SECOND, noun
 from ..core.models import SkyModel
 from ..inferring import QUESTIONS, Answer
 from ..session import Session
@@ -67,7 +67,7 @@ class InferencePanel(Panel):
         self.profile, self.contour = ProfileChart(), ContourChart()
         self.adopt = {
             label: button(label, f"Take over the fit as {noun(label)}", "imgfit-adopt")
-            for label in ("Point", "Disk", "Gaussian", "Elongated")
+            for label in ("Point", "Disk", "Gaussian", "Elongated", SECOND)
         }
         adopting = row(text("Adopt", "imgfit-muted"), *self.adopt.values())
         below = {
