@@ -179,7 +179,7 @@ class Inferring(State):
 
     @verb
     def find_shape(self) -> Task:
-        """Which shape the selected source has: point, disk, Gaussian, elongated."""
+        """Which shape the selected source has: point, disk, Gaussian, elongated, or two."""
 
         def work(progress: Progress, datasets: Datasets, models: Models, name: str) -> Any:
             return compare_shapes(datasets, models, name, progress=progress)

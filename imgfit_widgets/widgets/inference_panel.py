@@ -38,7 +38,7 @@ BUTTONS: dict[str, tuple[str, str]] = {
     "find_limit": ("Flux limit", "95 % upper limit of the flux at this place"),
     "find_shape": (
         "Shapes",
-        "Point, disk, Gaussian and elongated Gaussian, each fitted from several starts",
+        "Point, disk, Gaussian, elongated Gaussian and two points, from several starts each",
     ),
     "find_profile": ("Profile", "The statistic along one parameter, all else fitted again"),
     "find_contour": (
