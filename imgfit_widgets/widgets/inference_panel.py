@@ -253,7 +253,7 @@ def _say_shape(found: Any) -> str:
         against = f' title="against a {escape(noun(rung.against))}"' if rung.against else ""
         aic = "–" if math.isnan(rung.aic) else signs(f"{rung.aic - best.aic:+.1f}")
         dts = "–" if math.isnan(rung.delta_ts) else signs(f"{rung.delta_ts:.1f}")
-        dof = str(rung.dof) if rung.against else "–"
+        dof = str(rung.dof) if rung.against and rung.result is not None else "–"
         lines.append(
             f"<tr{' title=' + chr(34) + escape(rung.message) + chr(34) if rung.message else ''}>"
             f"<td><{bold}>{escape(rung.label)}</{bold}></td><td>{dts}</td><td>{dof}</td>"
