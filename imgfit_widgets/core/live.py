@@ -235,7 +235,7 @@ def _solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     known = slice(None) if weight.min(initial=1.0) > 0 else np.flatnonzero(weight > 0)
     scale = np.sqrt(weight[known])
     scaled = matrix[known][:, known] / (scale[:, None] * scale)
-    scaled.ravel()[:: len(scaled) + 1] += 1e-12
+    scaled.flat[:: len(scaled) + 1] += 1e-12
     solution = np.zeros(len(vector))
     solution[known] = np.linalg.solve(scaled, vector[known] / scale) / scale
     return solution

@@ -474,7 +474,7 @@ def _free(held: np.ndarray) -> slice | np.ndarray:
 def curves_up(matrix: np.ndarray, least: float) -> bool:
     """Whether all eigenvalues of a symmetric matrix are above a number."""
     lower = matrix.copy()
-    lower.ravel()[:: len(lower) + 1] -= least
+    lower.flat[:: len(lower) + 1] -= least
     try:
         np.linalg.cholesky(lower)
     except np.linalg.LinAlgError:
