@@ -18,7 +18,7 @@ from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.fit import Fit, FitStep, LiveLikelihood
 from imgfit_widgets.core.ladder import compare_shapes
 from imgfit_widgets.core.maps import WcsNDMap
-from imgfit_widgets.core.models import FoVBackgroundModel, Models
+from imgfit_widgets.core.models import FoVBackgroundModel, Models, PointSpatialModel
 from imgfit_widgets.core.progress import Cancelled
 
 
@@ -504,6 +504,24 @@ def test_two_sources_are_told_from_an_extended_one(
             if key == "lon_0"
         ]
         assert min(away) < 3
+
+
+def test_a_second_source_is_looked_for_where_there_is_little_room(reference: Path) -> None:
+    dataset, models, _ = injected(reference, "gauss_ell")
+    source = models.sky_models[0]
+    lon, lat = source.spatial_model.position_lonlat
+    source.spatial_model.lon_0.min, source.spatial_model.lon_0.max = lon - 0.05, lon + 0.05
+    source.spatial_model.lat_0.value, source.spatial_model.lat_0.frozen = lat + 0.05, True
+    second = compare_shapes(dataset, models, source.name)["Second source"]
+    assert second.result is not None and second.dof == 3
+    assert abs(second.result.value(source.name, "lon_0") - lon) <= 0.05
+    # At the border of the map, half of whose surroundings are not on it.
+    x, y = dataset.geom.npix[0] - 3, dataset.geom.npix[1] // 2
+    lon, lat = (float(v) for v in dataset.geom.pix_to_lonlat(x, y))
+    source.spatial_model = PointSpatialModel(frame="galactic", lon_0=lon, lat_0=lat)
+    source.spatial_model.lon_0.frozen = source.spatial_model.lat_0.frozen = True
+    second = compare_shapes(dataset, models, source.name)["Second source"]
+    assert second.result is not None or second.message
 
 
 @pytest.mark.parametrize("shape", ["point", "gauss", "two_points_0.12deg"])

@@ -199,26 +199,33 @@ def _as_two(
     for key in ("lon_0", "lat_0"):
         at = minimiser.origin[like.names.index((added, key))]
         models[added].parameters[key].value = float(at)
-    starts = [models]
+    tried = [fit.solve(datasets, models, part(progress, 0.5, 0.75))]
     if elongated is not None:
-        starts.append(_with_second(point, name)[0])
-        lon, lat = starts[1][name].spatial_model.position_lonlat
-        ellipse = models_at(elongated)[name].spatial_model
-        far = abs(ellipse.sigma.value * ellipse.sigma.factor_to_expected)
-        phi = math.radians(ellipse.phi.value * ellipse.phi.factor_to_expected)
-        east, north = far * math.sin(phi) / math.cos(math.radians(lat)), far * math.cos(phi)
-        for one, sign in ((name, 1.0), (added, -1.0)):
-            place = starts[1][one].spatial_model
-            if not place.lon_0.frozen:
-                place.lon_0.value = (lon + sign * east) / place.lon_0.factor_to_expected
-            if not place.lat_0.frozen:
-                place.lat_0.value = (lat + sign * north) / place.lat_0.factor_to_expected
-    tried = [
-        fit.solve(datasets, start, part(progress, 0.5 + 0.25 * i, 0.75 + 0.25 * i))
-        for i, start in enumerate(starts)
-    ]
+        try:
+            apart = _along(point, name, elongated)
+            tried.append(fit.solve(datasets, apart, part(progress, 0.75, 1.0)))
+        except ModelError:
+            pass  # The long axis reaches beyond the map, or beyond limits of the position.
     good = [result for result in tried if result.success]
     return min(good or tried, key=lambda result: float(result.total_stat))
+
+
+def _along(point: FitResult, name: str, elongated: FitResult) -> Models:
+    """Two points on the long axis of an ellipse, as far apart as twice its sigma."""
+    models, added = _with_second(point, name)
+    lon, lat = models[name].spatial_model.position_lonlat
+    sigma, phi = (
+        q.value * q.factor_to_expected
+        for q in (models_at(elongated)[name].spatial_model.parameters[k] for k in ("sigma", "phi"))
+    )
+    north, east = sigma * math.cos(math.radians(phi)), sigma * math.sin(math.radians(phi))
+    east /= math.cos(math.radians(lat))
+    for one, sign in ((name, 1.0), (added, -1.0)):
+        shape = models[one].spatial_model
+        for key, at in (("lon_0", lon + sign * east), ("lat_0", lat + sign * north)):
+            if not shape.parameters[key].frozen:
+                shape.parameters[key].value = at / shape.parameters[key].factor_to_expected
+    return models
 
 
 def _with_second(point: FitResult, name: str) -> tuple[Models, str]:
