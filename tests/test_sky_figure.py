@@ -545,6 +545,21 @@ def test_overlays_are_drawn_where_they_are(geom):
     assert "±1σ position" in list(figure._labels.text)
 
 
+def test_names_of_sources_side_by_side_do_not_cover_each_other(scene):
+    places = {"one": (200.0, 150.0), "two": (205.0, 147.0), "three": (190.0, 140.0)}
+    scene.figure.overlays = tuple(
+        overlay(name, *place) for name, place in [*places.items(), ("far", (280.0, 149.0))]
+    )
+    labels = scene.figure._labels
+    assert labels.x.tolist() == [200.0, 205.0, 190.0, 280.0]
+    assert labels.y[[0, 3]].tolist() == [150.0, 149.0], "they stay where they are"
+    heights = np.sort(labels.y[:3])
+    assert np.diff(heights).min() >= 13.0, "a line apart"
+    assert labels.y[1] < 147.0 and labels.y[2] < 140.0
+    scene.figure.view.zoom(10.0, (200.0, 150.0))
+    assert labels.y[:3].tolist() == [150.0, 147.0, 140.0], "closer, they are apart anyway"
+
+
 # -- charts
 
 

@@ -49,6 +49,8 @@ LONG_LABEL = 7
 _NONE = np.array([])
 # A curve that draws nothing.
 _NOWHERE = np.zeros((1, 2))
+_LETTER, _LINE = 6.5, 14.0
+"""Width of a letter and height of a label, in pixels of the screen."""
 
 
 class SkyView(HasTraits):
@@ -471,7 +473,9 @@ class SkyFigure(widgets.VBox):
             y=np.array([handle[1] for handle in handles]),
             colors=[handle[2] for handle in handles] or ["#ffffff"],
         )
-        labels = [label for overlay in shown for label in _labels(overlay, self.zoom)]
+        labels = _apart(
+            [label for overlay in shown for label in _labels(overlay, self.zoom)], self.zoom
+        )
         self._set(
             self._labels,
             x=np.array([label[0] for label in labels]),
@@ -584,7 +588,29 @@ def _curves(overlay: Overlay, zoom: tuple[float, float]) -> FloatArray:
     return np.concatenate(parts)
 
 
-def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[tuple[float, float, str, str]]:
+Words = tuple[float, float, str, str]
+"""Place, words and colour."""
+
+
+def _apart(labels: Sequence[Words], zoom: tuple[float, float]) -> list[Words]:
+    """Labels, each below those before it that it would cover."""
+    found: list[Words] = []
+    for x, y, words, colour in labels:
+        for _ in found:
+            covered = [
+                other[1]
+                for other in found
+                if -_LETTER * len(other[2]) < (other[0] - x) * zoom[0] < _LETTER * len(words)
+                and abs(other[1] - y) * zoom[1] < 0.99 * _LINE
+            ]
+            if not covered:
+                break
+            y = min(covered) - _LINE / zoom[1]
+        found.append((x, y, words, colour))
+    return found
+
+
+def _labels(overlay: Overlay, zoom: tuple[float, float]) -> list[Words]:
     """A source's name, and what each of its curves means."""
     labels = [(overlay.x, overlay.y, overlay.name, overlay.colour)]
     named = [outline for outline in overlay.outlines if outline.label]
