@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
-from toy import toy_dataset, toy_models, with_counts
+from toy import source, toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.dataset import MapDataset
 from imgfit_widgets.core.errors import FitError, ModelError
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.fit import Fit, FitStep, LiveLikelihood
+from imgfit_widgets.core.inference import source_ts
 from imgfit_widgets.core.ladder import compare_shapes
 from imgfit_widgets.core.maps import WcsNDMap
-from imgfit_widgets.core.models import FoVBackgroundModel, Models, PointSpatialModel
+from imgfit_widgets.core.models import (
+    DiskSpatialModel,
+    FoVBackgroundModel,
+    GaussianSpatialModel,
+    Models,
+    PointSpatialModel,
+)
 from imgfit_widgets.core.progress import Cancelled
 
 
@@ -532,3 +540,35 @@ def test_injected_shapes_are_recovered(shape: str, reference: Path) -> None:
     for (model, name), value, error in zip(result.names, result.values, result.errors, strict=True):
         expected = 1.0 if model == "stacked-bkg" else truth[model].parameters[name].value
         assert abs(value - expected) < 3 * error, (model, name)
+
+
+@pytest.mark.parametrize("kind", ["point", "gauss", "disk"])
+def test_any_parameters_may_be_frozen(kind: str) -> None:
+    """Of one, two or three alone that are free, all say what the data say of them."""
+    place = {"frame": "galactic", "lon_0": 0.1, "lat_0": -0.05}
+    shapes = {
+        "point": PointSpatialModel(**place),
+        "gauss": GaussianSpatialModel(sigma=0.1, **place),
+        "disk": DiskSpatialModel(r_0=0.2, **place),
+    }
+    truth = source(shapes[kind], 5e-11, background=True)
+    dataset = counts_of(toy_dataset(), truth, seed=3)
+    free = [(p.owner, p.name) for p in truth.parameters.free_parameters]
+    assert len(free) == (4 if kind == "point" else 5)
+    for count in (0, 1, 2, 3):
+        for chosen in combinations(free, count):
+            models = truth.copy()
+            for p in models.parameters.free_parameters:
+                p.frozen = (p.owner, p.name) not in chosen
+            live = LiveLikelihood([dataset], models)
+            state = live.update("src", lat_0=-0.04)
+            assert np.isfinite([state.stat, state.delta_ts]).all()
+            if any(owner == "src" for owner, _ in chosen):
+                assert np.isfinite(source_ts([dataset], models, "src").ts)
+            if count:
+                result = Fit().solve(dataset, models)
+                assert result.success, (chosen, result.message)
+                assert set(result.names) == set(chosen) and np.all(result.errors > 0)
+            else:
+                with pytest.raises(FitError, match="every parameter is frozen"):
+                    Fit().solve(dataset, models)

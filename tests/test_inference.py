@@ -33,6 +33,7 @@ from imgfit_widgets.core.models import (
     TemplateSpectralModel,
     UniformPrior,
 )
+from imgfit_widgets.core.stats import cash
 
 
 def counts_of(dataset: Any, models: Models, seed: int | None = 4) -> Any:
@@ -236,9 +237,12 @@ def test_source_ts_is_the_difference_of_two_fits(drawn: Any) -> None:
         compare(full, null)
     with pytest.raises(FitError, match="different datasets"):
         compare(Fit().solve(counts_of(toy_dataset(), toy_models()), null.models), full)
-    with pytest.raises(FitError, match="without it nothing is left to fit"):
-        lone = toy_models(background=False)
-        source_ts(drawn, lone, "src")
+    # Without it nothing is left to fit: the background as it is.
+    lone = source_ts(drawn, toy_models(background=False), "src")
+    assert lone.dof == 3 and lone.simpler.names == ()
+    mu = drawn.background.data
+    assert lone.simpler.total_stat == pytest.approx(cash(drawn.counts.data, mu).sum())
+    assert lone.ts == pytest.approx(lone.simpler.total_stat - lone.richer.total_stat)
     with pytest.raises(ModelError, match="toy-bkg: it is no source"):
         source_ts(drawn, toy_models(), "toy-bkg")
 

@@ -561,7 +561,7 @@ class DatasetTerm:
         stat, by_factor = self.outside.stat_and_slope(factor)
         if self.norm is not None:
             norm = self.norm.columns(p)
-            slopes = np.array(list(norm.values())).reshape(len(norm), -1)
+            slopes = np.array(list(norm.values())).reshape(len(norm), len(factor))
             expected = self.outside.expected(factor)
             observed = self.outside.curvature(factor)
             found.add(list(norm), (slopes * expected) @ slopes.T, (slopes * observed) @ slopes.T)

@@ -30,7 +30,16 @@ from .progress import Progress, part, silent
 from .stats import sigma_of
 from .verdict import judge, praise
 
-__all__ = ["Fit", "FitResult", "FitStep", "LiveLikelihood", "LiveState", "SourceTS", "look_around"]
+__all__ = [
+    "Fit",
+    "FitResult",
+    "FitStep",
+    "LiveLikelihood",
+    "LiveState",
+    "SourceTS",
+    "as_they_are",
+    "look_around",
+]
 
 
 class Fit:
@@ -172,6 +181,28 @@ class Fit:
     ) -> Contour:
         """Contour of two parameters (`Profiles.stat_contour`)."""
         return self.profiles(fitted, models).stat_contour(x, y, sigma, n, cl, progress)
+
+
+def as_they_are(datasets: Any, models: Models) -> FitResult:
+    """The statistic of models of which nothing is free, to compare fits with."""
+    group = [datasets] if hasattr(datasets, "counts") else list(datasets)
+    like = Likelihood(group, models)
+    nothing, stat = np.zeros(0), like.stat(np.zeros(0))
+    return FitResult(
+        success=True,
+        message="Nothing is free.",
+        nfev=1,
+        total_stat=stat,
+        edm=0.0,
+        names=(),
+        values=nothing,
+        errors=nothing,
+        covariance=np.zeros((0, 0)),
+        parameters=_rows(like, nothing, nothing),
+        ts={},
+        datasets=group,
+        models=models,
+    )
 
 
 def look_around(

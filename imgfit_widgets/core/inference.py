@@ -30,7 +30,7 @@ import numpy as np
 from scipy.special import chdtrc, ndtri
 
 from .errors import FitError, ModelError
-from .fit import Fit
+from .fit import Fit, as_they_are
 from .fit_result import FitResult
 from .inference_result import (
     Comparison,
@@ -144,12 +144,10 @@ def source_ts(
     _check(full, "the fit with the source")
     without = models_at(full)
     without.remove(name)
-    free = len(without.parameters.free_parameters) if len(without) else 0
-    if not free:
-        raise FitError(
-            f"{name}: without it nothing is left to fit; add a background model with a free norm"
-        )
-    null = fit.solve(datasets, without, part(progress, 0.6, 1.0))
+    if without.parameters.free_parameters:
+        null = fit.solve(datasets, without, part(progress, 0.6, 1.0))
+    else:
+        null = as_they_are(datasets, without)
     found = compare(null, full, name)
     if linked:
         note = f"It shares {', '.join(linked)} with other models."

@@ -190,7 +190,7 @@ class LinearSolver:
                     fixed[cut] += template * p[source.linear]
             stack = np.array([image.ravel() for image in images.values()])
             rows = np.array(list(images), dtype=int)
-            found.append(_Columns(region, fixed, rows, stack.reshape(len(rows), -1)))
+            found.append(_Columns(region, fixed, rows, stack.reshape(len(rows), background.size)))
         return _Part(term, term.outside, shape, norm, found)
 
     def _derivatives(

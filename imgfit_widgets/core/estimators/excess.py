@@ -37,7 +37,7 @@ def disk_sum(image: FloatArray, radius: float, radius_y: float | None = None) ->
     np.cumsum(image, axis=1, out=running[:, reach + 1 : reach + 1 + nx])
     running[:, reach + 1 + nx :] = running[:, reach + nx : reach + nx + 1]
     total = np.zeros((ny, nx))
-    for dy in range(-reach_y, reach_y + 1):
+    for dy in range(-min(reach_y, ny - 1), min(reach_y, ny - 1) + 1):
         share = 1.0 - (dy / radius_y) ** 2 if dy else 1.0
         half = int(np.floor(radius * np.sqrt(max(share, 0.0)) + 1e-9))
         rows = running[max(0, dy) : min(ny, ny + dy)]
