@@ -121,7 +121,8 @@ class Inferring(State):
                 return "Fit first"
             if not result.success:
                 return "The fit found no minimum"
-        return reason
+        # All others fit by themselves.
+        return reason or ("" if question.needs_fit else super().why_not("fit"))
 
     def answer(self, question: str, source: str | None = None) -> Answer | None:
         """The newest answer to a question on a source, the selected one by default."""

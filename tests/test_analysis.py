@@ -216,6 +216,10 @@ def test_disk_sum_is_a_convolution_with_a_disk():
         disk = (x**2 + y**2 <= radius**2).astype(float)
         expected = convolve(image, disk, mode="constant")
         np.testing.assert_allclose(disk_sum(image, radius), expected, atol=1e-9)
+    # Wider than the image is high, and than all of it.
+    away = np.hypot(*np.ogrid[0:40, 0:55])
+    assert disk_sum(image, 47.0)[0, 0] == pytest.approx(image[away <= 47.0].sum())
+    np.testing.assert_allclose(disk_sum(image, 90.0), image.sum())
 
 
 def test_significance_of_known_counts():

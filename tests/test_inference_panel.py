@@ -313,3 +313,18 @@ def test_a_search_lists_peaks_and_offers_its_map(session):
     lines[0].children[1].click()
     assert session.selected == "Source-1" and session.preview.delta_ts > 50
     assert SearchPanel(Session()).start.disabled
+
+
+def test_a_search_goes_on_from_a_fit_and_names_the_source_at_a_peak(session, demo_store):
+    panel = SearchPanel(session)
+    session.set_models((demo_store / "truth.yaml").read_text())
+    assert panel.against.value == "background"
+    session.fit().wait(120)
+    assert panel.against.value == "models"
+    panel.against.value = "background"
+    press(session, panel.start)
+    assert panel.against.value == "background", "what was chosen stays"
+    first = panel.peaks.children[0]
+    assert "at bright" in first.children[0].value
+    assert "bright is there already" in first.children[1].tooltip
+    assert any("at extended" in line.children[0].value for line in panel.peaks.children)

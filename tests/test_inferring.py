@@ -176,3 +176,11 @@ def test_a_search_against_the_models_sees_what_they_leave(session, demo_store):
     assert not session.search_is_current
     with pytest.raises(InputError, match="against: 'sky'; expected one of background, models"):
         session.find_sources("sky")
+
+
+def test_with_all_frozen_it_says_so_before(session):
+    session.add_source(*session.dataset.geom.center_lonlat)
+    for parameter in session.models.parameters:
+        parameter.frozen = True
+    asked = {verb for verb, question in QUESTIONS.items() if not question.needs_fit}
+    assert {session.why_not(verb) for verb in asked} == {"Every parameter is frozen"}

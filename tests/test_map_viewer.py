@@ -271,6 +271,16 @@ def test_a_source_that_takes_counts_away_says_so(session, viewer):
     assert "√ΔTS <b>\N{MINUS SIGN}" in viewer.badge.value
 
 
+def test_a_source_that_is_worse_than_none_says_so_and_no_significance(session, viewer):
+    name = session.add_source(*GALACTIC_CENTRE)
+    amplitude = session.models[name].spectral_model.amplitude
+    assert "√ΔTS" in viewer.badge.value and "worse" not in viewer.badge.value
+    amplitude.value *= 100.0
+    assert "worse than without it" in viewer.badge.value and "√ΔTS" not in viewer.badge.value
+    session.undo()
+    assert "√ΔTS" in viewer.badge.value
+
+
 def test_overlays_follow_parameters_whoever_sets_them(session, viewer):
     name = add(viewer)
     session.models[name].spatial_model.lat_0.value = 1.0

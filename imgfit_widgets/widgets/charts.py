@@ -227,6 +227,8 @@ class ContourChart(widgets.VBox):
             return
         for axis, (_, name) in zip(self._axes, contours[0].names, strict=True):
             _set(axis, label=name)
+        # East is left, as on the maps.
+        self._x.reverse = contours[0].names[0][1] == "lon_0"
         spans = [(float(v[seen].min()), float(v[seen].max())) for v in (x, y)]
         wide_x, wide_y = ((a - 0.08 * (b - a), b + 0.08 * (b - a)) for a, b in spans)
         _ticks(self._axes, wide_x, wide_y, (self._x, self._y))

@@ -456,9 +456,13 @@ class MapViewer(Panel):
         negative = flux < 0
         sigma = math.copysign(math.sqrt(abs(delta_ts)), -1.0 if negative else delta_ts)
         what = "<small>negative</small> flux" if negative else "flux"
+        worth = f"<span>√ΔTS <b>{_signed(sigma)}</b></span>"
+        if delta_ts < 0 and not negative:
+            # Its flux is as somebody put it, that of the background without it the best.
+            worth = "<small>worse than without it: fit, or drag it</small>"
         self.badge.value = (
             f'<i style="background:{colour}"></i><b>{escape(session.selected)}</b>'
-            f"<span>ΔTS <b>{_signed(delta_ts)}</b></span><span>√ΔTS <b>{_signed(sigma)}</b></span>"
+            f"<span>ΔTS <b>{_signed(delta_ts)}</b></span>{worth}"
             f"<span>{what} <b>{scientific(flux)}</b> cm⁻² s⁻¹</span>"
         )
 

@@ -153,7 +153,7 @@ class ModelEditor(Panel):
         colour = source_colour(session.models, name)
         dot = text(f'<i class="imgfit-dot" style="background:{colour}"></i>')
         select = button(name, f"Select {name}", "imgfit-quiet imgfit-model-name")
-        select.on_click(lambda _: session.owner(lambda: session.select(name)))
+        select.on_click(lambda _: session.owner(lambda: session.attempt(session.select, name)))
         parts: list[widgets.Widget] = [dot, select]
         if isinstance(model, SkyModel):
             kind = text(model.spatial_model.tag[-1], "imgfit-muted imgfit-kind")
@@ -169,7 +169,8 @@ class ModelEditor(Panel):
     def _select(self, change: object = None) -> None:
         model = self.shown
         for component, item in zip(self.session.models, self.list.children, strict=False):
-            (item.add_class if component is model else item.remove_class)("imgfit-selected")
+            chosen = component.name == self.session.selected
+            (item.add_class if chosen else item.remove_class)("imgfit-selected")
         self.name_field.follow(model)
         self.datasets.follow(model)
         old, self.rows = self.rows, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ipywidgets as widgets
+from astropy.coordinates import SkyCoord
 
 from ..searching import NULLS, THRESHOLD
 from ..session import Session
@@ -13,6 +14,8 @@ from .progress import ProgressBar
 from .style import Panel, button, card_head, escape, retire, row, show, text
 
 MOST = 12  # peaks that are listed
+_AT = 0.1
+"""Degrees, or twice the size of a source: a peak that close is the source itself."""
 POST = (
     "Significance after the trials: how rare such a peak is anywhere on this map, "
     "by the Euler characteristic of a Gaussian field"
@@ -27,6 +30,7 @@ class SearchPanel(Panel):
             options=[(words, key) for key, words in NULLS.items()],
             tooltip="What a further point source is compared with",
         ).add_class("imgfit-search-against")
+        self._chosen = False  # by hand
         self.threshold = widgets.BoundedFloatText(
             value=THRESHOLD, min=1.0, max=50.0, step=0.5, tooltip="Least √TS of a peak"
         ).add_class("imgfit-search-threshold")
@@ -50,14 +54,37 @@ class SearchPanel(Panel):
                 session.find_sources, self.against.value, self.threshold.value
             )
         )
+        self.against.observe(self._choose, "value")
         session.observe(self._list, "search")
-        session.observe(self._update, ["revision", "datasets"])
+        session.observe(self._update, ["revision", "datasets", "fit_result"])
         session.task.observe(self._update, "status")
         self._list()
 
+    def _choose(self, change: Any) -> None:
+        """Stay with what a person has chosen."""
+        self._chosen |= change["new"] != self._expected
+
+    @property
+    def _expected(self) -> str:
+        """Against what one would search: once sources are fitted, for what they leave over."""
+        session = self.session
+        return "models" if session.fit_is_current and session.models.sky_models else "background"
+
+    def _source_at(self, lon: float, lat: float, frame: str) -> str:
+        """The source that lies at a peak, "" if there is none."""
+        there = SkyCoord(lon, lat, unit="deg", frame=frame)
+        for source in self.session.models.sky_models:
+            shape, size = source.spatial_model, 0.0
+            if shape.size_parameter is not None:
+                parameter = shape.parameters[shape.size_parameter]
+                size = abs(parameter.value * parameter.factor_to_expected)
+            if shape.has_position and shape.position.separation(there).deg < max(_AT, 2.0 * size):
+                return str(source.name)
+        return ""
+
     def _list(self, change: Any = None) -> None:
         search, session = self.session.search, self.session
-        lines = []
+        lines, frame = [], "" if search is None else search.found.frame
         for item in [] if search is None else search.found.table[:MOST]:
             name, lat = str(item["name"]), signs(f"{item['lat']:+.3f}")
             words = (
@@ -66,6 +93,10 @@ class SearchPanel(Panel):
                 f'<span title="{escape(POST)}">post-trial <b>{item["sigma_post"]:.1f} σ</b></span>'
             )
             add = button("Add", f"Add {name} as a point source", "imgfit-add-peak")
+            at = self._source_at(float(item["lon"]), float(item["lat"]), frame)
+            if at:
+                words += f'<span class="imgfit-muted">at {escape(at)}</span>'
+                add.tooltip += f"; {at} is there already, and a fit could not tell the two apart"
             add.on_click(lambda _, name=name: session.attempt(session.add_found, name))
             lines.append(row(text(words), add, classes="imgfit-peak"))
         old, self.peaks.children = self.peaks.children, lines
@@ -74,6 +105,8 @@ class SearchPanel(Panel):
 
     def _update(self, change: Any = None) -> None:
         session, search = self.session, self.session.search
+        if not self._chosen:
+            self.against.value = self._expected
         reason = session.why_not("find_sources")
         self.start.disabled = bool(reason)
         self.start.tooltip = reason or "Make a map of √TS and list its peaks"

@@ -283,12 +283,18 @@ class Parameter(traitlets.HasTraits):
             )
         if trait == "min" and (number > value or number > high):
             raise ModelError(
-                f"{self.label}: min {number:g} is above the value {value:g} or the max {high:g}"
+                f"{self.label}: min {number:g} is above {_known_text(value=value, max=high)}"
             )
         if trait == "max" and (number < value or number < low):
             raise ModelError(
-                f"{self.label}: max {number:g} is below the value {value:g} or the min {low:g}"
+                f"{self.label}: max {number:g} is below {_known_text(value=value, min=low)}"
             )
+
+
+def _known_text(**numbers: float) -> str:
+    """What is known of some numbers, for example "the value 1 or the max 2"."""
+    known = [f"the {name} {number:g}" for name, number in numbers.items() if not np.isnan(number)]
+    return " or ".join(known)
 
 
 class ParameterField:
