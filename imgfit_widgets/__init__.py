@@ -25,6 +25,7 @@ _HOMES = {
         "localise",
         "source_ts",
     ),
+    "core.ladder": ("compare_shapes",),
     "core.profile": ("Profiles",),
     "core.estimators.excess_map": ("ExcessMapEstimator",),
     "core.estimators.ts_map": ("TSMapEstimator",),
