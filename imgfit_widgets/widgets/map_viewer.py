@@ -459,7 +459,7 @@ class MapViewer(Panel):
         worth = f"<span>√ΔTS <b>{_signed(sigma)}</b></span>"
         if delta_ts < 0 and not negative:
             # Its flux is as somebody put it, that of the background without it the best.
-            worth = "<small>worse than without it: fit, or drag it</small>"
+            worth = '<span class="imgfit-muted">worse than without it: fit, or drag it</span>'
         self.badge.value = (
             f'<i style="background:{colour}"></i><b>{escape(session.selected)}</b>'
             f"<span>ΔTS <b>{_signed(delta_ts)}</b></span>{worth}"
