@@ -224,8 +224,11 @@ def test_a_bad_number_is_refused_beside_its_row(session, field, text, reason):
     assert reason in line._refusal.value and f"{name}.lat_0" in line._refusal.value
     assert (parameter.value, parameter.max) == before
     assert getattr(line, field).value == text
-    parameter.value = 0.1
+    line.min.value = "-80"
+    assert reason in line._refusal.value, "another field does not take its reason away"
+    setattr(parameter, field, 0.1 if field == "value" else 80.0)
     assert line._refusal.value == ""
+    assert "imgfit-invalid" not in getattr(line, field)._dom_classes
 
 
 def test_list_selects_shapes_and_removes(session):

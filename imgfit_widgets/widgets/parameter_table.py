@@ -97,9 +97,11 @@ class ParameterRow(widgets.VBox):
         self.parameter = parameter
         self._session = session
         self._refusal = text(classes="imgfit-field-error")
-        self.value = NumberField(session, parameter, "value", self._refuse)
-        self.min = NumberField(session, parameter, "min", self._refuse)
-        self.max = NumberField(session, parameter, "max", self._refuse)
+        self._reasons: dict[str, str] = {}
+        self.value, self.min, self.max = (
+            NumberField(session, parameter, name, functools.partial(self._refuse, name))
+            for name in ("value", "min", "max")
+        )
         self.frozen = widgets.Checkbox(indent=False, tooltip="A frozen parameter is not fitted")
         self.frozen.add_class("imgfit-cell-frozen")
         self.error = text(classes="imgfit-cell-error")
@@ -122,7 +124,6 @@ class ParameterRow(widgets.VBox):
         parameter.observe(self._ties_changed, ["link", "prior"])
         session.observe(self._ties_changed, "revision")
         self._show()
-        self._refuse("")
         self._ties_changed()
 
     def detach(self) -> None:
@@ -143,9 +144,13 @@ class ParameterRow(widgets.VBox):
         self.error.value = f"± {words}" if words else ""
         (self.add_class if parameter.frozen else self.remove_class)("imgfit-is-frozen")
 
-    def _refuse(self, reason: str) -> None:
-        self._refusal.value = escape(reason)
-        show(self._refusal, bool(reason))
+    def _refuse(self, name: str, reason: str) -> None:
+        """Why what is in one of the fields is refused; as long as it is, also beside others."""
+        self._reasons.pop(name, None)
+        if reason:
+            self._reasons[name] = reason
+        self._refusal.value = "<br>".join(map(escape, self._reasons.values()))
+        show(self._refusal, bool(self._reasons))
 
     def _toggle(self) -> None:
         """Show or hide links and priors; they are made when first asked for."""
