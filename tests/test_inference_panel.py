@@ -321,6 +321,9 @@ def test_a_search_goes_on_from_a_fit_and_names_the_source_at_a_peak(session, dem
     assert panel.against.value == "background"
     session.fit().wait(120)
     assert panel.against.value == "models"
+    added = session.add_source(*session.dataset.geom.center_lonlat)
+    assert panel.against.value == "models", "also before the next fit"
+    session.remove_source(added)
     panel.against.value = "background"
     press(session, panel.start)
     assert panel.against.value == "background", "what was chosen stays"

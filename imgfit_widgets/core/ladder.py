@@ -152,8 +152,7 @@ def compare_shapes(
             other = models_with_shape(point, name, kind, values)
             now = part(share, number / len(starts), (number + 1) / len(starts))
             tried.append(fit.solve(datasets, other, now))
-        good = [result for result in tried if result.success]
-        return min(good or tried, key=lambda result: float(result.total_stat))
+        return _lowest(tried)
 
     disk = best(DiskSpatialModel, [{"r_0": 2.0 * s} for s in sizes], part(progress, 0.2, 0.35))
     gauss = best(GaussianSpatialModel, [{"sigma": s} for s in sizes], part(progress, 0.35, 0.5))
@@ -175,6 +174,12 @@ def compare_shapes(
             _rung(SECOND, "point", second, ("Point", point), point),
         ),
     )
+
+
+def _lowest(tried: Sequence[FitResult]) -> FitResult:
+    """The best of some fits, of those that succeeded if any did."""
+    good = [result for result in tried if result.success]
+    return min(good or tried, key=lambda result: float(result.total_stat))
 
 
 def _as_two(
@@ -206,8 +211,7 @@ def _as_two(
             tried.append(fit.solve(datasets, apart, part(progress, 0.75, 1.0)))
         except ModelError:
             pass  # The long axis reaches beyond the map, or beyond limits of the position.
-    good = [result for result in tried if result.success]
-    return min(good or tried, key=lambda result: float(result.total_stat))
+    return _lowest(tried)
 
 
 def _along(point: FitResult, name: str, elongated: FitResult) -> Models:

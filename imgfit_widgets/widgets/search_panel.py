@@ -68,7 +68,7 @@ class SearchPanel(Panel):
     def _expected(self) -> str:
         """Against what one would search: once sources are fitted, for what they leave over."""
         session = self.session
-        return "models" if session.fit_is_current and session.models.sky_models else "background"
+        return "models" if session.fit_result and session.models.sky_models else "background"
 
     def _source_at(self, lon: float, lat: float, frame: str) -> str:
         """The source that lies at a peak, "" if there is none."""
