@@ -90,11 +90,11 @@ def read_session(
         Its configuration or models are wrong.
     """
     content = source if isinstance(source, bytes) else read_bytes(source)
-    name = "session file" if isinstance(source, bytes) else str(source)
+    where = "" if isinstance(source, bytes) else f"{source}: "
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
-                raise DataError(f"{name}: too large for a session file")
+                raise DataError(f"{where}too large for a session file")
             config, models, text = (archive.read(part).decode() for part in PARTS)
         state = json.loads(text)
         version, covariance = int(state["format"]), state["covariance"]
@@ -104,33 +104,33 @@ def read_session(
     except ImgfitError:
         raise
     except Exception:  # a damaged or encrypted archive raises anything, from zlib's to struct's
-        raise DataError(f"{name}: not a session file; expected one saved here") from None
+        raise DataError(f"{where}not a session file; expected one saved here") from None
     if version > FORMAT:
-        raise DataError(f"{name}: saved by a later version (format {version}, expected {FORMAT})")
+        raise DataError(f"{where}saved by a later version (format {version}, expected {FORMAT})")
     check_models(models, roots)
     found = Models.from_yaml(models)
     if covariance:
-        found.covariance = _matrix(covariance, len(found.parameters), name)
+        found.covariance = _matrix(covariance, len(found.parameters), where)
     if not _is_view(view):
-        raise DataError(f"{name}: view {view!r:.80} cannot be used; expected one saved here")
+        raise DataError(f"{where}view {view!r:.80} cannot be used; expected one saved here")
     if not isinstance(geometry, str) or not geometry.strip():
-        raise DataError(f"{name}: geometry {geometry!r:.80} is not CAR, TAN or a path")
+        raise DataError(f"{where}geometry {geometry!r:.80} is not CAR, TAN or a path")
     if not isinstance(skip, bool):
-        raise DataError(f"{name}: skip_failed {skip!r:.80} is not true or false")
+        raise DataError(f"{where}skip_failed {skip!r:.80} is not true or false")
     if type(radius) not in (int, float) or not 0.0 <= radius <= 180.0:
-        raise DataError(f"{name}: search_radius {radius!r:.80} is not from 0 to 180 deg")
+        raise DataError(f"{where}search_radius {radius!r:.80} is not from 0 to 180 deg")
     asked = geometry, skip, float(radius)
     return Saved(AnalysisConfig.from_yaml(config), found, view, selected, *asked)
 
 
-def _matrix(rows: Any, size: int, name: str) -> np.ndarray:
+def _matrix(rows: Any, size: int, where: str) -> np.ndarray:
     """A covariance of ``size`` parameters."""
     try:
         matrix = np.array(rows, dtype=float)
     except (TypeError, ValueError):
         matrix = np.empty(0)
     if matrix.shape != (size, size) or np.isinf(matrix).any():
-        raise DataError(f"{name}: covariance is not a table of {size} × {size} finite numbers")
+        raise DataError(f"{where}covariance is not a table of {size} × {size} finite numbers")
     return matrix
 
 

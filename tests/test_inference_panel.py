@@ -57,6 +57,7 @@ def test_buttons_say_why_they_wait(session):
     session.add_source(*session.dataset.geom.center_lonlat)
     assert not panel.lines["find_extension"].ask.disabled
     assert panel.lines["find_errors"].ask.tooltip == "Fit first"
+    assert panel.reason.value == "Fit first for: Errors ±, Position, Profile, Contour"
     assert set(panel.lines) == set(BUTTONS)
 
 
@@ -94,6 +95,10 @@ def test_profile_and_contour_are_drawn(fitted):
     panel.y.value = "sigma"
     press(fitted, panel.lines["find_contour"].ask)
     assert panel.contour.lines.x.shape[0] == 2
+    result = fitted.fit_result
+    best = [result.values[result.names.index(("extended", name))] for name in ("lon_0", "sigma")]
+    np.testing.assert_array_equal([panel.contour.best.x[0], panel.contour.best.y[0]], best)
+    assert [axis.label for axis in panel.contour._axes] == ["lon_0 (deg)", "sigma (deg)"]
     assert curves_of(fitted) == {}, "only a position is drawn on the map"
 
 

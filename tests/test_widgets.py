@@ -363,6 +363,8 @@ def test_a_failed_fit_is_explained_in_words(session):
     assert "failed" in panel.status.value and name in panel.reason.value
     assert "did not converge" in results.body.value
     assert not panel.fit_button.disabled
+    session.undo()
+    assert panel.reason.value == "", "that was another model"
 
 
 def test_results_show_what_the_fit_found_and_when_it_is_stale(session):
@@ -433,7 +435,21 @@ def test_a_session_file_is_opened_from_the_header(session):
     other.header.upload.value = uploaded("a.imgfit", saved)
     assert other.session.models.names == ["Source-1", "stacked-bkg"]
     other.header.upload.value = uploaded("a.imgfit", b"no")
-    assert "not a session file" in other.session.error
+    assert "a.imgfit: not a session file" in other.session.error
+
+
+def test_a_file_that_cannot_be_read_is_named_and_can_be_opened_once_more(session):
+    editor = ModelEditor(session)
+    lon, lat = session.dataset.geom.center_lonlat
+    file = uploaded("one.reg", f"{session.dataset.geom.frame}\ncircle({lon}, {lat}, 0.1)".encode())
+    for count in (1, 2):  # the very same file, as after an undo
+        editor.regions.value = file
+        assert (len(session.models.sky_models), session.error) == (count, "")
+    editor.regions.value = uploaded("two.reg", b"galactic\ncircle(0, 0,\n")
+    assert session.error.startswith("two.reg: ")
+    editor.regions.value = uploaded("photo.reg", b"\x89PNG")
+    assert session.error == "photo.reg: byte 0 is 0x89; expected text in UTF-8"
+    assert len(session.models.sky_models) == 2
 
 
 @pytest.mark.parametrize("preheated", [False, True])

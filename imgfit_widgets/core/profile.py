@@ -439,6 +439,7 @@ class Profiles:
             probability,
             " ".join(notes),
             not notes,
+            **self._middle(i, k),
         )
 
     def _limits_met(self, line: list[ContourPoint], i: int, k: int) -> str:
@@ -472,9 +473,17 @@ class Profiles:
             _fixed(~flags),
             level,
             probability,
+            **self._middle(i, k),
         )
 
     # --- helpers
+    def _middle(self, i: int, k: int) -> dict[str, Any]:
+        """What a contour of two parameters says of the point that it is around."""
+        return {
+            "minimum": (float(self.result.values[i]), float(self.result.values[k])),
+            "units": tuple(self.likelihood.free_parameters[j].unit_text for j in (i, k)),
+        }
+
     def _place(self, parameter: Any) -> int:
         i = find_place(self.result.names, parameter)
         if self._held[i]:

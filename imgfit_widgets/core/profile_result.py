@@ -125,7 +125,7 @@ class Contour:
     ``x`` and ``y`` in the parameters' units, in the order of the angle around the minimum;
     ``valid`` and ``at_limit``, of the same length, as of `ContourPoint`. ``cl`` is the probability
     that the line holds for two parameters. ``closed`` tells that the line is all of the level's and
-    bounds the region; if not, ``message`` says where.
+    bounds the region; if not, ``message`` says where. ``minimum`` is the point that it is around.
     """
 
     names: tuple[tuple[str, str], tuple[str, str]]
@@ -137,6 +137,8 @@ class Contour:
     cl: float
     message: str = ""
     closed: bool = True
+    minimum: tuple[float, float] = (math.nan, math.nan)
+    units: tuple[str, str] = ("", "")
 
     @property
     def success(self) -> bool:

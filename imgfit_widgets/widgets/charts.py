@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from bqplot import Axis, Figure, LinearScale, Lines
+from bqplot import Axis, Figure, LinearScale, Lines, Scatter
 from numpy.typing import ArrayLike, NDArray
 from traitlets import Float, Tuple, Unicode, observe
 
@@ -191,8 +191,7 @@ class ProfileChart(widgets.VBox):
             return
         x, y = profile.values[seen], profile.delta[seen]
         low, high = float(x.min()), float(x.max())
-        unit = unit_text(profile.unit)
-        _set(self._axes[0], label=f"{profile.name} ({unit})" if unit else profile.name)
+        _set(self._axes[0], label=_label(profile.name, profile.unit))
         _ticks(self._axes, (low, high), (0.0, float(max(y.max(), 4.5))), (self._x, self._y))
         with self.line.hold_sync():
             self.line.x, self.line.y = x, y
@@ -202,14 +201,17 @@ class ProfileChart(widgets.VBox):
 
 
 class ContourChart(widgets.VBox):
-    """Closed lines of two parameters around the minimum."""
+    """Closed lines of two parameters around the minimum, which is marked."""
 
     def __init__(self) -> None:
         self._x, self._y = LinearScale(), LinearScale()
         scales = {"x": self._x, "y": self._y}
         self.lines = Lines(x=_NOTHING, y=_NOTHING, scales=scales, colors=[ACCENT, LIGHT])
+        self.best = Scatter(
+            x=_NOTHING, y=_NOTHING, scales=scales, colors=[ACCENT], marker="cross", default_size=48
+        )
         self._axes = _axes(self._x, self._y, "", "")
-        self.figure = _figure([self.lines], self._axes, 230, left=64)
+        self.figure = _figure([self.lines, self.best], self._axes, 230, left=64)
         super().__init__([self.figure])
         self.add_class("imgfit-contour")
 
@@ -225,15 +227,23 @@ class ContourChart(widgets.VBox):
         seen = np.isfinite(x) & np.isfinite(y)
         if np.count_nonzero(seen) < 2:
             return
-        for axis, (_, name) in zip(self._axes, contours[0].names, strict=True):
-            _set(axis, label=name)
+        first = contours[0]
+        for axis, (_, name), unit in zip(self._axes, first.names, first.units, strict=True):
+            _set(axis, label=_label(name, unit))
         # East is left, as on the maps.
-        self._x.reverse = contours[0].names[0][1] == "lon_0"
+        self._x.reverse = first.names[0][1] == "lon_0"
         spans = [(float(v[seen].min()), float(v[seen].max())) for v in (x, y)]
         wide_x, wide_y = ((a - 0.08 * (b - a), b + 0.08 * (b - a)) for a, b in spans)
         _ticks(self._axes, wide_x, wide_y, (self._x, self._y))
         with self.lines.hold_sync():
             self.lines.x, self.lines.y = x, y
+        with self.best.hold_sync():
+            self.best.x, self.best.y = (np.array([value]) for value in first.minimum)
+
+
+def _label(name: str, unit: str) -> str:
+    """An axis's label."""
+    return f"{name} ({unit_text(unit)})" if unit_text(unit) else name
 
 
 def _ticks(

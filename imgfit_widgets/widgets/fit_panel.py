@@ -52,6 +52,7 @@ class FitPanel(Panel):
         super().__init__(
             session, [head, actions, look, self.progress, self.live], "imgfit-card imgfit-fit"
         )
+        self._at = session.circumstances
         self.search.observe(
             lambda change: session.owner(lambda: session.set_trait("search_radius", change.new)),
             "value",
@@ -78,7 +79,12 @@ class FitPanel(Panel):
             f'<span class="imgfit-status-word imgfit-is-{task.status}" '
             f'title="{escape(told or detail)}">{task.status}</span>'
         )
-        failed = task.status == "failed"
+        if getattr(change, "name", "") == "status":
+            self._at = session.circumstances
+        # Of a fit only until something is changed, such as by undo.
+        failed = task.status == "failed" and (
+            task.kind != "fit" or session.circumstances.same(self._at)
+        )
         if task.running:
             self.reason.value = detail
         elif failed:

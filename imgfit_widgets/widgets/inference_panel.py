@@ -121,7 +121,9 @@ class InferencePanel(Panel):
             line.show_answer("" if answer is None else _words(answer), stale)
             show(line.below, answer is not None) if line.below is not None else None
         common = {reasons[verb] for verb in fewest} - {""}
-        self.reason.value = escape(", ".join(sorted(common))) if len(common) == 1 else ""
+        some = [BUTTONS[verb][0] for verb in self.lines if reasons[verb] in common]
+        for_what = f" for: {', '.join(some)}" if len(some) < len(self.lines) else ""
+        self.reason.value = escape(common.pop() + for_what) if len(common) == 1 else ""
         self._draw()
         ladder = session.answer("find_shape")
         for label, control in self.adopt.items():

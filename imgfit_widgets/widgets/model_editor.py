@@ -21,6 +21,7 @@ from .style import (
     card_head,
     download_link,
     escape,
+    on_upload,
     retire,
     row,
     show,
@@ -28,7 +29,6 @@ from .style import (
     switch,
     text,
     upload_button,
-    upload_text,
 )
 from .yaml_view import YamlView
 
@@ -100,7 +100,7 @@ class ModelEditor(Panel):
         session.observe(self._select, "selected")
         session.observe(self._update, "revision")
         session.observe(lambda _: self.datasets.follow(self.shown), "datasets")
-        self.regions.observe(self._add_regions, "value")
+        on_upload(self.regions, session, session.add_regions)
         self._switch()
         self._list_changed()
         self._update()
@@ -129,12 +129,6 @@ class ModelEditor(Panel):
         sources = self.session.models.sky_models
         link = download_link(*self.session.export_regions(), "Save as regions") if sources else ""
         self.regions_link.value = link
-
-    def _add_regions(self, change: Any) -> None:
-        content = upload_text(change)
-        if content is not None:
-            session = self.session
-            session.owner(lambda: session.attempt(session.add_regions, content))
 
     def _list_changed(self, change: object = None) -> None:
         old = self.list.children

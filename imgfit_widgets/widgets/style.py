@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import ipywidgets as widgets
 
+from ..core.errors import ImgfitError, InputError
 from ..core.models import Models
 from ..session import Session
 from ..task import Owner
@@ -149,15 +150,36 @@ def upload_button(label: str, accept: str) -> widgets.FileUpload:
     return upload.add_class("imgfit-button").add_class("imgfit-upload")
 
 
-def upload_text(change: Any) -> str | None:
-    """The text of a file that was put into a FileUpload; None if there is none or it is binary."""
-    content = upload_bytes(change)
+def on_upload(
+    upload: widgets.FileUpload,
+    session: Session,
+    take: Callable[[Any], object],
+    binary: bool = False,
+) -> None:
+    """Have ``take`` called with the content of each file that is opened, as text or as bytes.
+
+    Errors name the file.
+    """
+
+    def opened(change: Any) -> None:
+        if change.new:
+            file = change.new[-1]
+            upload.value = ()  # or the same file could not be opened once more
+            session.owner(lambda: session.attempt(read, str(file["name"]), bytes(file["content"])))
+
+    def read(name: str, content: bytes) -> None:
+        try:
+            take(content if binary else _text_of(content))
+        except ImgfitError as error:
+            raise type(error)(f"{name}: {error}") from error
+
+    upload.observe(opened, "value")
+
+
+def _text_of(content: bytes) -> str:
     try:
-        return None if content is None else content.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def upload_bytes(change: Any) -> bytes | None:
-    """The content of the newest file of a FileUpload."""
-    return bytes(change.new[-1]["content"]) if change.new else None
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"byte {error.start} is {content[error.start]:#04x}; expected text in UTF-8"
+        ) from None

@@ -27,10 +27,10 @@ from .style import (
     button,
     download_link,
     escape,
+    on_upload,
     show,
     text,
     upload_button,
-    upload_bytes,
 )
 
 # A page waits four seconds for all widgets and stays blank if the kernel has not answered by then.
@@ -189,7 +189,7 @@ class Header(widgets.HBox):
         self.upload = upload_button("Open session…", ".imgfit")
         super().__init__([name, self.configuration, self.summary, self.upload, self.link])
         self.add_class("imgfit-header")
-        self.upload.observe(self._open, "value")
+        on_upload(self.upload, session, session.open, binary=True)
         session.observe(self._update, ["revision", "datasets", "dataset_name"])
         self._update()
 
@@ -197,11 +197,6 @@ class Header(widgets.HBox):
         self.summary.value = _summary(self._session)
         name, content = self._session.export_session()
         self.link.value = download_link(name, content, "Save session", "application/zip")
-
-    def _open(self, change: Any) -> None:
-        content = upload_bytes(change)
-        if content is not None:
-            self._session.attempt(self._session.open, content)
 
 
 def _summary(session: Session) -> str:

@@ -7,13 +7,12 @@ reverted or replaced by a file. Verbs that need it call `YamlView.hand_over` fir
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import ipywidgets as widgets
 
 from ..core.errors import ImgfitError
 from ..session import Session
-from .style import button, download_link, escape, row, show, text, upload_button, upload_text
+from .style import button, download_link, escape, on_upload, row, show, text, upload_button
 
 
 class YamlView(widgets.VBox):
@@ -50,7 +49,7 @@ class YamlView(widgets.VBox):
         self.apply.on_click(lambda _: session.owner(self._apply))
         self.revert.on_click(lambda _: session.owner(self._show_anew))
         self.area.observe(self._typed, "value")
-        self.upload.observe(self._uploaded, "value")
+        on_upload(self.upload, session, self._open)
         session.observe(self._show, "revision")
         self._show_anew()
 
@@ -109,14 +108,6 @@ class YamlView(widgets.VBox):
         show(self.mark, self.unapplied)
         show(self.revert, self.unapplied)
 
-    def _uploaded(self, change: Any) -> None:
-        content = upload_text(change)
-        if content is not None:
-            self._session.owner(lambda: self._open(content))
-
     def _open(self, content: str) -> None:
-        def take() -> None:
-            self._take(content)
-            self._show_anew()
-
-        self._session.attempt(take)
+        self._take(content)
+        self._show_anew()
