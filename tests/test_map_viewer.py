@@ -121,6 +121,11 @@ def test_cuts_by_hand_start_from_those_shown(viewer):
     assert not hidden(panel.editor) and panel.editor.cuts == before == panel.figure.cuts
     panel.editor.high.value = 3.0
     assert panel.figure.cuts == (before[0], 3.0)
+    panel.editor.low.value = 4.0
+    assert panel.editor.reason.value == "from 4: expected less than 3"
+    assert panel.figure.cuts == (before[0], 3.0)
+    panel.editor.low.value = before[0]
+    assert hidden(panel.editor.reason) and not panel.editor.reason.value
     panel.kind.value = "exposure"
     assert hidden(panel.editor)
     panel.kind.value = "counts"

@@ -14,6 +14,7 @@ from traitlets import Float, Tuple, Unicode, observe
 from ..core.profile import Contour, StatProfile
 from .numbers import unit_text
 from .palette import nice_step, separate
+from .style import row, show, text
 
 FloatArray = NDArray[np.float64]
 
@@ -94,9 +95,9 @@ class CutEditor(widgets.VBox):
         )
         self._range = (0.0, 1.0)
         self._before: tuple[float, float] | None = None
-        super().__init__(
-            [figure, widgets.HBox([self.low, self.slider, self.high]).add_class("imgfit-row")]
-        )
+        self.reason = text(classes="imgfit-reason imgfit-failed")
+        show(self.reason, False)
+        super().__init__([figure, row(self.low, self.slider, self.high), self.reason])
         self.add_class("imgfit-cuts")
         self._show_cuts()
         self.low.observe(self._typed, "value")
@@ -147,8 +148,12 @@ class CutEditor(widgets.VBox):
             self.slider.value = (low, high)
 
     def _typed(self, _: object) -> None:
-        if self.low.value < self.high.value:
-            self.cuts = (self.low.value, self.high.value)
+        low, high = self.low.value, self.high.value
+        fits = low < high
+        self.reason.value = "" if fits else f"from {low:g}: expected less than {high:g}"
+        show(self.reason, not fits)
+        if fits:
+            self.cuts = (low, high)
 
     def _slid(self, _: object) -> None:
         low, high = self.slider.value
