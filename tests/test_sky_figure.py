@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -558,6 +559,16 @@ def test_names_of_sources_side_by_side_do_not_cover_each_other(scene):
     assert labels.y[1] < 147.0 and labels.y[2] < 140.0
     scene.figure.view.zoom(10.0, (200.0, 150.0))
     assert labels.y[:3].tolist() == [150.0, 147.0, 140.0], "closer, they are apart anyway"
+
+
+def test_a_name_does_not_hide_a_handle(scene):
+    source = overlay("a source", 200.0, 150.0, selected=True)
+    labels = scene.figure._labels
+    # The name begins 10 pixels right of and above its source.
+    for handle, moved in (((240.0, 150.0), False), ((230.0, 164.0), True), ((280.0, 164.0), False)):
+        scene.figure.overlays = (replace(source, handle=handle),)
+        assert (labels.y[0] < 150.0) == moved
+        assert not moved or handle[1] - (labels.y[0] + 10.0) > 15.0
 
 
 # -- charts

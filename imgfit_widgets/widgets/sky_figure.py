@@ -51,6 +51,8 @@ _NONE = np.array([])
 _NOWHERE = np.zeros((1, 2))
 _LETTER, _LINE = 6.5, 14.0
 """Width of a letter and height of a label, in pixels of the screen."""
+_OFFSET = 10
+"""Pixels by which a label stands right of and above its place."""
 
 
 class SkyView(HasTraits):
@@ -250,8 +252,8 @@ class SkyFigure(widgets.VBox):
             text=np.array([], dtype=str),
             scales=self._scales,
             default_size=12.5,
-            x_offset=10,
-            y_offset=-10,
+            x_offset=_OFFSET,
+            y_offset=-_OFFSET,
         )
         self._axes = [
             Axis(
@@ -474,7 +476,9 @@ class SkyFigure(widgets.VBox):
             colors=[handle[2] for handle in handles] or ["#ffffff"],
         )
         labels = _apart(
-            [label for overlay in shown for label in _labels(overlay, self.zoom)], self.zoom
+            [label for overlay in shown for label in _labels(overlay, self.zoom)],
+            [(x, y) for x, y, _ in handles],
+            self.zoom,
         )
         self._set(
             self._labels,
@@ -592,21 +596,29 @@ Words = tuple[float, float, str, str]
 """Place, words and colour."""
 
 
-def _apart(labels: Sequence[Words], zoom: tuple[float, float]) -> list[Words]:
-    """Labels, each below those before it that it would cover."""
+def _apart(
+    labels: Sequence[Words], handles: Sequence[tuple[float, float]], zoom: tuple[float, float]
+) -> list[Words]:
+    """Labels, each below the handles and those before it that it would cover."""
     found: list[Words] = []
+    # A handle takes the room of a letter that is written on it.
+    taken = [
+        (x - (_OFFSET + 0.5 * _LETTER) / zoom[0], y - (_OFFSET + 0.3 * _LINE) / zoom[1], 1)
+        for x, y in handles
+    ]
     for x, y, words, colour in labels:
-        for _ in found:
+        for _ in range(len(taken) + 1):
             covered = [
-                other[1]
-                for other in found
-                if -_LETTER * len(other[2]) < (other[0] - x) * zoom[0] < _LETTER * len(words)
-                and abs(other[1] - y) * zoom[1] < 0.99 * _LINE
+                at_y
+                for at_x, at_y, letters in taken
+                if -_LETTER * letters < (at_x - x) * zoom[0] < _LETTER * len(words)
+                and abs(at_y - y) * zoom[1] < 0.99 * _LINE
             ]
             if not covered:
                 break
             y = min(covered) - _LINE / zoom[1]
         found.append((x, y, words, colour))
+        taken.append((x, y, len(words)))
     return found
 
 
