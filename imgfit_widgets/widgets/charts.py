@@ -216,7 +216,8 @@ class ContourChart(widgets.VBox):
             x=_NOTHING, y=_NOTHING, scales=scales, colors=[ACCENT], marker="cross", default_size=48
         )
         self._axes = _axes(self._x, self._y, "", "")
-        self.figure = _figure([self.lines, self.best], self._axes, 230, left=64)
+        self._axes[1].label_offset = "50px"  # clear of numbers such as -0.2345
+        self.figure = _figure([self.lines, self.best], self._axes, 230, left=74)
         super().__init__([self.figure])
         self.add_class("imgfit-contour")
 
