@@ -81,8 +81,8 @@ class Minimiser:
         self.used_minuit = False
         self.origin = likelihood.x0.copy()
         self.scale = np.ones(len(self.origin))
-        # Scoring moves parameters with stride 1 by at most `_STRIDE` scales at a time.
-        self.stride = np.zeros(len(self.origin))
+        # How far scoring moves each parameter at a time, in scales.
+        self.longest = np.full(len(self.origin), np.inf)
         self.room = Room.of(likelihood)
         self.lower, self.upper = self.room.lower, self.room.upper
         self._last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.empty(0))
@@ -124,11 +124,13 @@ class Minimiser:
         self.nfev += 1
         self._report(x, stat)
 
-    def _recentre(self, x: np.ndarray) -> None:
+    def _recentre(self, x: np.ndarray) -> bool:
         """Place every source's rectangle around it: the statistic changes by its last digits."""
-        if self.likelihood.recentre(x):
+        changed = self.likelihood.recentre(x)
+        if changed:
             self._last = (b"", 0.0, np.empty(0))
             self._derived = (b"", Derivatives.zero(0))
+        return changed
 
     def stat_and_slope(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivatives by u."""
@@ -192,14 +194,14 @@ class Minimiser:
         return tried if self._derivatives(tried).stat < stat else u
 
     def _score(self, u: np.ndarray, enough: float = _SCORED) -> tuple[np.ndarray, Derivatives]:
-        def shorter(u: np.ndarray, step: np.ndarray) -> float:
-            return _STRIDE / max(float((np.abs(step) * self.stride).max()), 1e-300)
+        def longest(u: np.ndarray) -> np.ndarray:
+            return self.longest
 
         def spent() -> bool:
             return self.nfev >= self.max_calls
 
         bounds = self._u_bounds()
-        return scored(self._derivatives, shorter, u, bounds, spent, enough)
+        return scored(self._derivatives, longest, u, bounds, spent, enough)
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
@@ -230,10 +232,10 @@ class Minimiser:
                 if name == "lon_0":
                     size = size / max(np.cos(np.radians(p[place_of(model, "lat_0")])), 0.01)
                 self.scale[i] = size / 10 / unit
-                self.stride[i] = 1.0
+                self.longest[i] = _STRIDE
             elif name in _STEPS:
                 self.scale[i] = _STEPS[name] / unit
-                self.stride[i] = 1.0
+                self.longest[i] = _STRIDE
             else:
                 # As the data say, where they say enough; no step may leave a shape's own scale.
                 most = 0.03 * max(abs(x[i]), 1.0) if name != "reference" else 0.1
@@ -282,8 +284,15 @@ class Minimiser:
         travelled = 0.0
         for _ in range(_NEWTON_STEPS):
             step = newton_step(hessian, gradient, held)
-            if step is None or -0.5 * float(gradient @ step) < _EDM or self.nfev > self.max_calls:
+            if step is None or self.nfev > self.max_calls:
                 break
+            if -0.5 * float(gradient @ step) < _EDM:
+                # As it would be laid out here, or the same point would be worth something else.
+                if not travelled or not self._recentre(self.origin + u * self.scale):
+                    break
+                travelled = 0.0
+                stat, gradient = self._evaluate(u)
+                continue
             size, moved = 1.0, False
             step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-300))
             while size > 1e-3:
@@ -398,7 +407,7 @@ def _free_of(hessian: np.ndarray, held: np.ndarray) -> np.ndarray:
 
 def scored(
     derivatives: Callable[[np.ndarray], Derivatives],
-    shorter: Callable[[np.ndarray, np.ndarray], float],
+    longest: Callable[[np.ndarray], np.ndarray],
     u: np.ndarray,
     bounds: tuple[np.ndarray, np.ndarray],
     spent: Callable[[], bool] = bool,
@@ -415,8 +424,10 @@ def scored(
     ----------
     derivatives : callable
         The statistic with its derivatives.
-    shorter : callable
-        What part of a step from u may be gone; more than 1 is all of it.
+    longest : callable
+        How far each parameter may go in one step from u. When one would go further, all those that
+        have a limit go a part of the step, and those with none (infinity) to where they are best
+        beside that.
     u : ndarray
         Where to start.
     bounds : (low, high)
@@ -439,14 +450,17 @@ def scored(
         held = ((u <= low) & (gradient > 0)) | ((u >= high) & (gradient < 0))
         diagonal = np.maximum(np.diag(here.expected), 1e-12)
         metric = here.observed
-        if not _curves_up(metric, diagonal, held):
+        near = _curves_up(metric, diagonal, held)
+        if not near:
             metric = here.expected if last is None else _secant(here.expected, *last)
         while damping < 1e6:
-            step = newton_step(metric + np.diag(damping * diagonal), gradient, held)
+            damped = metric + np.diag(damping * diagonal)
+            step = newton_step(damped, gradient, held)
             gain = -0.5 * float(gradient @ step) if step is not None else np.nan
             if step is None or not gain >= enough or spent():
                 return u, here
-            tried = np.clip(u + step * min(1.0, shorter(u, step)), low, high)
+            step = _within(longest(u), step, damped if near else None, gradient, held)
+            tried = np.clip(u + step, low, high)
             # With its derivatives at once: most steps lead down.
             there = derivatives(tried)
             if there.stat < here.stat:
@@ -458,6 +472,26 @@ def scored(
         last, u, here = (tried - u, there.gradient - gradient), tried, there
         damping = max(damping * (0.1 if good else 2.0), 1e-6)
     return u, here
+
+
+def _within(
+    longest: np.ndarray,
+    step: np.ndarray,
+    metric: np.ndarray | None,
+    gradient: np.ndarray,
+    held: np.ndarray,
+) -> np.ndarray:
+    """A step no longer than that, the best on the parabola for what may go anywhere."""
+    part = float((longest / np.maximum(np.abs(step), 1e-300)).min(initial=1.0))
+    if part >= 1.0:
+        return step
+    shorter = part * step
+    bound = np.isfinite(longest) | held
+    free = np.flatnonzero(~bound)
+    if len(free) and metric is not None:
+        slope = gradient[free] + metric[free][:, bound] @ shorter[bound]
+        shorter[free] = -np.linalg.solve(metric[free][:, free], slope)
+    return shorter
 
 
 def _curves_up(hessian: np.ndarray, diagonal: np.ndarray, held: np.ndarray) -> bool:

@@ -167,12 +167,11 @@ class CommonShape:
         found = self._derivatives(u)
         return found.stat, found.gradient
 
-    def _shorter(self, u: FloatArray, step: FloatArray) -> float:
+    def _longest(self, u: FloatArray) -> FloatArray:
         """Steps lead no further than half of what the source seems to be wide."""
         sizes = np.abs((self._start + u * self._scale) * self._units)[self._sizes]
         wide = sizes.max(initial=self._width)
-        longest = np.where(self._angular, 0.5 * wide / (self._scale * self._units), 5.0)
-        return float((longest / np.maximum(np.abs(step), 1e-300)).min())
+        return np.where(self._angular, 0.5 * wide / (self._scale * self._units), 5.0)
 
     def descend(self) -> float:
         """Go down as far as much is gained, roughly at first: the statistic there."""
@@ -180,7 +179,7 @@ class CommonShape:
             for part in self._parts:
                 part.set_rough(rough)
             self._zero += self._stat(self._u)
-            self._u, here = scored(self._derivatives, self._shorter, self._u, tuple(self._bounds.T))
+            self._u, here = scored(self._derivatives, self._longest, self._u, tuple(self._bounds.T))
         return here.stat + self._zero
 
     def polish(self, progress: Progress) -> CommonFit:
