@@ -181,6 +181,7 @@ def one_side(side: str, case: str, folder: Path, inner: int) -> dict[str, Any]:
         return {"seconds": timed(call, 20 * inner)}
     seconds = []
     for _ in range(inner):
+        result: Any = None  # or the fit's time would hold that of freeing the one before
         datasets = fresh()
         fit = Fit()
         start = time.perf_counter()
