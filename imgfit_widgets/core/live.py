@@ -105,7 +105,9 @@ class LinearSolver:
         """The place of a parameter, or of the one that it is linked to."""
         return self._follows.get(place, place)
 
-    def solve(self, p: np.ndarray, without: Collection[str] = ()) -> LinearFit:
+    def solve(
+        self, p: np.ndarray, without: Collection[str] = (), enough: float = _ENOUGH
+    ) -> LinearFit:
         """Solve for the free linear parameters.
 
         Parameters
@@ -114,6 +116,8 @@ class LinearSolver:
             All parameters in canonical units (`Likelihood.full`).
         without : collection of str
             Sources that are taken out.
+        enough : float
+            It ends when a step is expected to gain less.
         """
         used = {
             self._own(s.linear)
@@ -131,7 +135,7 @@ class LinearSolver:
         for _ in range(_MAX_STEPS):
             step = -_solve_scaled(hessian, slope)
             gain = -0.5 * float(slope @ step)
-            if not np.isfinite(gain) or gain < _ENOUGH:
+            if not np.isfinite(gain) or gain < enough:
                 break
             size = 1.0
             while size > 1e-6:

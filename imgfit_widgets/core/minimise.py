@@ -26,6 +26,11 @@ from .progress import Progress, silent
 
 __all__ = ["EDM_VALID", "LEVEL", "Minimiser", "curves_up", "newton_step", "scored"]
 
+_STARTED, _STARTED_ROUGH = 1.0, 1e-9
+"""Amplitudes and norms are solved before the first step until one would gain less.
+
+With a rough prediction it would save nothing worth while.
+"""
 _SCORING_STEPS = 40
 _STRIDE = 7.0
 """How far a position or size may go in one scoring step, in scales."""
@@ -209,7 +214,7 @@ class Minimiser:
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
         self._recentre(self.origin)
         p = ev.full(self.origin)
-        linear = self.solver.solve(p)
+        linear = self.solver.solve(p, enough=_STARTED_ROUGH if ev.has_extended else _STARTED)
         for place, value in zip(linear.places, linear.values, strict=True):
             p[place] = value
         for place in {s.linear for t in ev.terms for s in t.sources} & set(linear.places):
@@ -288,7 +293,8 @@ class Minimiser:
                 break
             if -0.5 * float(gradient @ step) < _EDM:
                 # As it would be laid out here, or the same point would be worth something else.
-                if not travelled or not self._recentre(self.origin + u * self.scale):
+                anew = travelled and self.likelihood.has_extended
+                if not (anew and self._recentre(self.origin + u * self.scale)):
                     break
                 travelled = 0.0
                 stat, gradient = self._evaluate(u)
