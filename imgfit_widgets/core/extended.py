@@ -267,9 +267,10 @@ class ExtendedSource(Source):
         # Cells increase: the largest strength at this or any larger wave number.
         passed *= np.maximum.accumulate(strength)
         cell = _reached(cells, passed, alias)
-        if cell > _LARGER * blurred:
-            self._smallest = 0.75 * self._fineness(values)
-        return max(cell, blurred), blurred
+        if not cell > _LARGER * blurred:
+            return blurred, blurred
+        self._smallest = 0.75 * self._fineness(values)
+        return cell, blurred
 
     def _box_around(self, lon: float, lat: float, reach: float) -> tuple[int, int, int, int]:
         """Pixels within a distance (deg) of a position; the whole map where that is hard to say."""

@@ -433,7 +433,7 @@ def scored(
     longest : callable
         How far each parameter may go in one step from u. When one would go further, all those that
         have a limit go a part of the step, and those with none (infinity) to where they are best
-        beside that.
+        beside that; far from a minimum a part of it too, as a source in a wrong place is best gone.
     u : ndarray
         Where to start.
     bounds : (low, high)
@@ -487,7 +487,7 @@ def _within(
     gradient: np.ndarray,
     held: np.ndarray,
 ) -> np.ndarray:
-    """A step no longer than that, the best on the parabola for what may go anywhere."""
+    """A step no longer than that, the best on the parabola, if there is one, for what is free."""
     part = float((longest / np.maximum(np.abs(step), 1e-300)).min(initial=1.0))
     if part >= 1.0:
         return step
