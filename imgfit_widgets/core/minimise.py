@@ -26,10 +26,10 @@ from .progress import Progress, silent
 
 __all__ = ["EDM_VALID", "LEVEL", "Minimiser", "curves_up", "newton_step", "scored"]
 
-_STARTED, _STARTED_ROUGH = 1.0, 1e-9
+_STARTED, _SOLVED = 1.0, 1e-9
 """Amplitudes and norms are solved before the first step until one would gain less.
 
-With a rough prediction it would save nothing worth while.
+To the end if nothing else is free; with a rough prediction less would save nothing worth while.
 """
 _SCORING_STEPS = 40
 _STRIDE = 7.0
@@ -214,7 +214,8 @@ class Minimiser:
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
         self._recentre(self.origin)
         p = ev.full(self.origin)
-        linear = self.solver.solve(p, enough=_STARTED_ROUGH if ev.has_extended else _STARTED)
+        whole = ev.has_extended or set(ev.free_places) <= set(self.solver.places)
+        linear = self.solver.solve(p, enough=_SOLVED if whole else _STARTED)
         for place, value in zip(linear.places, linear.values, strict=True):
             p[place] = value
         for place in {s.linear for t in ev.terms for s in t.sources} & set(linear.places):
