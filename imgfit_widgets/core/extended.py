@@ -48,8 +48,6 @@ _ALIAS = 1e-4
 """Part of a point's spectrum that may lie beyond what the cells can represent."""
 _MAX_CELL_DEG = 0.1
 """Cells are no larger, because they sample the exposure too."""
-_LARGER = 1.03
-"""Than what the PSF asks for, where they follow the shape."""
 _MAX_CELLS = 1024
 _ACROSS_EDGE = 0.25
 """How densely the exposure is sampled where it has a step, in pixels of the exposure."""
@@ -247,7 +245,8 @@ class ExtendedSource(Source):
         cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
         passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
         alias = _ALIAS * (_ROUGH if self.rough else 1.0)
-        blurred = _reached(cells, passed, alias)
+        enough = int(np.searchsorted(passed, alias))
+        blurred = float(cells[max(enough - 1, 0)])
         self._smallest = None
         if isinstance(self.spatial, TemplateSpatialModel):
             return blurred, blurred
@@ -266,11 +265,10 @@ class ExtendedSource(Source):
         strength = np.abs(self.spatial.transform(shrunk, wave, False)[0]).max(axis=(1, 2))
         # Cells increase: the largest strength at this or any larger wave number.
         passed *= np.maximum.accumulate(strength)
-        cell = _reached(cells, passed, alias)
-        if not cell > _LARGER * blurred:
-            return blurred, blurred
-        self._smallest = 0.75 * self._fineness(values)
-        return cell, blurred
+        held = int(np.searchsorted(passed, alias))
+        if held > enough:
+            self._smallest = 0.75 * self._fineness(values)
+        return float(cells[max(held - 1, 0)]), blurred
 
     def _box_around(self, lon: float, lat: float, reach: float) -> tuple[int, int, int, int]:
         """Pixels within a distance (deg) of a position; the whole map where that is hard to say."""
@@ -601,18 +599,6 @@ class ExtendedSource(Source):
         found = np.bincount(node, both.ravel() - upper, _RADIAL)
         found[1:] += np.bincount(node, upper, _RADIAL)[:-1]
         return np.asarray(self._blur @ found)
-
-
-def _reached(cells: np.ndarray, passed: np.ndarray, alias: float) -> float:
-    """The cell at which what passes has grown to ``alias``, without steps from cell to cell.
-
-    Lest a source that is changed by nothing gets other cells and, by its last digits, other counts.
-    """
-    place = int(np.searchsorted(passed, alias))
-    if not 0 < place < len(cells) or not passed[place - 1] > 0:
-        return float(cells[max(place - 1, 0)])
-    ends = np.log(passed[[place - 1, place]])
-    return float(np.exp(np.interp(math.log(alias), ends, np.log(cells[[place - 1, place]]))))
 
 
 def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:

@@ -86,8 +86,10 @@ class Minimiser:
         self.used_minuit = False
         self.origin = likelihood.x0.copy()
         self.scale = np.ones(len(self.origin))
-        # How far scoring moves each parameter at a time, in scales.
-        self.longest = np.full(len(self.origin), np.inf)
+        # How far scoring moves each parameter at a time, in scales. Where predictions are rough,
+        # amplitudes stay on the step.
+        most = 1e300 if likelihood.has_extended else np.inf
+        self.longest = np.full(len(self.origin), most)
         self.room = Room.of(likelihood)
         self.lower, self.upper = self.room.lower, self.room.upper
         self._last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.empty(0))
