@@ -88,7 +88,7 @@ class Minimiser:
         self.scale = np.ones(len(self.origin))
         # How far scoring moves each parameter at a time, in scales. Where predictions are rough,
         # amplitudes stay on the step.
-        most = 1e300 if likelihood.has_extended else np.inf
+        most = 1e6 if likelihood.has_extended else np.inf
         self.longest = np.full(len(self.origin), most)
         self.room = Room.of(likelihood)
         self.lower, self.upper = self.room.lower, self.room.upper
