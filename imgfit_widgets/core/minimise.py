@@ -26,10 +26,9 @@ from .progress import Progress, silent
 
 __all__ = ["EDM_VALID", "LEVEL", "Minimiser", "curves_up", "newton_step", "scored"]
 
-_STARTED, _SOLVED = 1.0, 1e-9
-"""Amplitudes and norms are solved before the first step until one would gain less.
-
-To the end if nothing else is free; with a rough prediction less would save nothing worth while.
+_STARTED = 1.0
+"""Amplitudes and norms are solved before the first step until one would gain less, or to the end if
+nothing else is free, or with a rough prediction, where less saves nothing worth while.
 """
 _SCORING_STEPS = 40
 _STRIDE = 7.0
@@ -217,7 +216,7 @@ class Minimiser:
         self._recentre(self.origin)
         p = ev.full(self.origin)
         whole = ev.has_extended or set(ev.free_places) <= set(self.solver.places)
-        linear = self.solver.solve(p, enough=_SOLVED if whole else _STARTED)
+        linear = self.solver.solve(p) if whole else self.solver.solve(p, enough=_STARTED)
         for place, value in zip(linear.places, linear.values, strict=True):
             p[place] = value
         for place in {s.linear for t in ev.terms for s in t.sources} & set(linear.places):
@@ -468,7 +467,11 @@ def scored(
             gain = -0.5 * float(gradient @ step) if step is not None else np.nan
             if step is None or not gain >= enough or spent():
                 return u, here
-            step = _within(longest(u), step, damped if near else None, gradient, held)
+            most = longest(u)
+            part = float((most / np.maximum(np.abs(step), 1e-300)).min(initial=1.0))
+            step *= part
+            if part < 1.0 and near:
+                _lead(step, np.isinf(most) & ~held, damped, gradient)
             tried = np.clip(u + step, low, high)
             # With its derivatives at once: most steps lead down.
             there = derivatives(tried)
@@ -483,24 +486,11 @@ def scored(
     return u, here
 
 
-def _within(
-    longest: np.ndarray,
-    step: np.ndarray,
-    metric: np.ndarray | None,
-    gradient: np.ndarray,
-    held: np.ndarray,
-) -> np.ndarray:
-    """A step no longer than that, the best on the parabola, if there is one, for what is free."""
-    part = float((longest / np.maximum(np.abs(step), 1e-300)).min(initial=1.0))
-    if part >= 1.0:
-        return step
-    shorter = part * step
-    bound = np.isfinite(longest) | held
-    free = np.flatnonzero(~bound)
-    if len(free) and metric is not None:
-        slope = gradient[free] + metric[free][:, bound] @ shorter[bound]
-        shorter[free] = -np.linalg.solve(metric[free][:, free], slope)
-    return shorter
+def _lead(step: np.ndarray, free: np.ndarray, metric: np.ndarray, gradient: np.ndarray) -> None:
+    """Put what is free to where the parabola is lowest beside the rest of a step."""
+    if free.any():
+        slope = gradient[free] + metric[free][:, ~free] @ step[~free]
+        step[free] = -np.linalg.solve(metric[free][:, free], slope)
 
 
 def _curves_up(hessian: np.ndarray, diagonal: np.ndarray, held: np.ndarray) -> bool:
