@@ -130,13 +130,11 @@ class Minimiser:
         self.nfev += 1
         self._report(x, stat)
 
-    def _recentre(self, x: np.ndarray) -> bool:
+    def _recentre(self, x: np.ndarray) -> None:
         """Place every source's rectangle around it: the statistic changes by its last digits."""
-        changed = self.likelihood.recentre(x)
-        if changed:
+        if self.likelihood.recentre(x):
             self._last = (b"", 0.0, np.empty(0))
             self._derived = (b"", Derivatives.zero(0))
-        return changed
 
     def stat_and_slope(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """The statistic and its derivatives by u."""
@@ -291,16 +289,8 @@ class Minimiser:
         travelled = 0.0
         for _ in range(_NEWTON_STEPS):
             step = newton_step(hessian, gradient, held)
-            if step is None or self.nfev > self.max_calls:
+            if step is None or -0.5 * float(gradient @ step) < _EDM or self.nfev > self.max_calls:
                 break
-            if -0.5 * float(gradient @ step) < _EDM:
-                # As it would be laid out here, or the same point would be worth something else.
-                anew = travelled and self.likelihood.has_extended
-                if not (anew and self._recentre(self.origin + u * self.scale)):
-                    break
-                travelled = 0.0
-                stat, gradient = self._evaluate(u)
-                continue
             size, moved = 1.0, False
             step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-300))
             while size > 1e-3:
