@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from astropy.table import Table
@@ -113,6 +114,12 @@ def test_written_files_hold_the_result(done: SimpleNamespace) -> None:
             row = rows[model.name, parameter.name]
             assert parameter.value == pytest.approx(row["value"])
             assert parameter.error == pytest.approx(row["error"])
+    found = done.result["fit"]["covariance"]
+    places = [f"{p.owner}.{p.name}" for p in models.parameters]
+    index = [places.index(name) for name in found["names"]]
+    written, errors = models.covariance[np.ix_(index, index)], np.sqrt(np.diag(found["data"]))
+    # Correlations too.
+    np.testing.assert_allclose((written - found["data"]) / np.outer(errors, errors), 0, atol=1e-6)
     table = Table.read(done.folder / "parameters.ecsv", format="ascii.ecsv")
     assert len(table) == len(rows)
     listed = yaml.safe_load((done.folder / "datasets.yaml").read_text())

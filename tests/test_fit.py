@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from toy import source, toy_dataset, toy_models, with_counts
 
-from imgfit_widgets.core.dataset import MapDataset
+from imgfit_widgets.core.dataset import Datasets, MapDataset
 from imgfit_widgets.core.errors import FitError, ModelError
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.fit import Fit, FitStep, LiveLikelihood
@@ -272,6 +273,26 @@ def test_solve_changes_nothing_and_run_does(drawn: Any) -> None:
     np.testing.assert_allclose(models.covariance[np.ix_(index, index)], result.covariance)
     with pytest.raises(ValueError, match="read-only"):
         result.values[0] = 1.0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_datasets_keep_the_correlations_of_their_fit(shared: bool, drawn: Any) -> None:
+    """They were lost with a collection made anew each time, and in files only errors were left."""
+    second = counts_of(toy_dataset(name="b"), toy_models(dataset="b"), seed=5)
+    source_models = toy_models(0.13, -0.08)
+    apart = Models([source_models["src"], FoVBackgroundModel(dataset_name="b")])
+    datasets = Datasets([SimpleNamespace(**vars(d)) for d in (drawn, second)])  # type: ignore[misc]
+    datasets[0].models, datasets[1].models = source_models, apart
+    if shared:
+        datasets.models = Models([*source_models, apart[1]])
+    result = Fit().run(datasets)
+    places = [(p.owner, p.name) for p in datasets.models.parameters]
+    index = [places.index(name) for name in result.names]
+    kept = datasets.models.covariance[np.ix_(index, index)]
+    np.testing.assert_allclose(kept, result.covariance)
+    assert np.all(kept != 0)
+    datasets[0].models.remove("src")
+    assert ("src" in datasets.models.names) is not shared
 
 
 def test_result_speaks_json_and_prints(drawn: Any) -> None:

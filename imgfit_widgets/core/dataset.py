@@ -415,6 +415,7 @@ class Datasets(Sequence[MapDataset]):
 
     def __init__(self, datasets: Iterable[MapDataset] = ()) -> None:
         self._datasets = tuple(datasets)
+        self._joined: Models | None = None
         names = self.names
         if len(set(names)) != len(names):
             raise DataError(f"datasets: names must differ, got {', '.join(names)}")
@@ -445,13 +446,15 @@ class Datasets(Sequence[MapDataset]):
 
     @property
     def models(self) -> Models:
-        """All models of all datasets, each once."""
-        found: list[Any] = []
-        for dataset in self:
-            for model in dataset.models or ():
-                if not any(model is other for other in found):
-                    found.append(model)
-        return Models(found)
+        """All models of all datasets, each once; the same object as long as they are the same."""
+        groups = {id(d.models): d.models for d in self if d.models is not None}
+        if len(groups) == 1:
+            return next(iter(groups.values()))
+        found = {id(model): model for group in groups.values() for model in group}
+        # What a fit wrote into the collection is to be found there again.
+        if self._joined is None or list(map(id, self._joined)) != list(found):
+            self._joined = Models(found.values())
+        return self._joined
 
     @models.setter
     def models(self, models: Models | None) -> None:
