@@ -93,6 +93,20 @@ def test_starts_near_a_source_end_in_one_point(drawn: Any) -> None:
         assert np.abs(pulls).max() < 0.01
 
 
+@pytest.mark.parametrize("amplitude", [8e-12, 2e-11, 2e-10])
+def test_a_start_beyond_the_psf_is_left_in_one_step(amplitude: float) -> None:
+    """Two widths off, where the likelihood does not curve upwards, it took seven to eight."""
+    dataset = counts_of(toy_dataset(), toy_models(amplitude=amplitude), seed=4)
+    reference = Fit().solve(dataset, toy_models())
+    evaluations = []
+    for angle in np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False):
+        start = toy_models(0.1 + 0.14 * np.cos(angle), -0.05 + 0.14 * np.sin(angle))
+        result = Fit().solve(dataset, start)
+        assert result.total_stat == pytest.approx(reference.total_stat, abs=1e-6)
+        evaluations.append(result.nfev)
+    assert np.mean(evaluations) < 6.5
+
+
 def test_any_start_ends_in_a_minimum_inside_the_map_or_says_why(drawn: Any) -> None:
     rng = np.random.default_rng(1)
     for _ in range(40):

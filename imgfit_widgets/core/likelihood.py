@@ -60,7 +60,8 @@ class Likelihood:
     def __init__(self, datasets: Sequence[DatasetLike], models: Models) -> None:
         self.evaluator = ev = Evaluator(datasets, models)
         self.models, self.terms, self._datasets = models, ev.terms, datasets
-        free = list(models.parameters.free_parameters)
+        unique = list(models.parameters.unique_parameters)
+        free = [p for p in unique if not p.frozen]
         chosen = {id(p.leader): i for i, p in enumerate(free)}
         moving = [chosen[id(p.leader)] for p in ev.free_parameters]
         first = [moving.index(i) for i in range(len(free))]
@@ -79,7 +80,7 @@ class Likelihood:
         self.priors: list[tuple[int, Prior]] = [
             (i, p.prior) for i, p in enumerate(free) if p.prior is not None
         ]
-        fixed = [p for p in models.parameters.unique_parameters if p.frozen and p.prior]
+        fixed = [p for p in unique if p.frozen and p.prior]
         self.fixed_prior_stat: float = float(sum(p.prior.penalty(p.value)[0] for p in fixed))
 
     def _all(self, x: np.ndarray) -> np.ndarray:

@@ -92,9 +92,15 @@ class LinearSolver:
         # Of all that is solved for, among all parameters.
         self.places = [int(i) for i in likelihood.free_places if int(i) in candidates]
         self._limits: dict[int, tuple[float, float]] = {}
-        for place, q in zip(likelihood.free_places, likelihood.free_parameters, strict=True):
+        free = zip(
+            likelihood.free_places.tolist(),
+            likelihood.free_parameters,
+            likelihood.units.tolist(),
+            strict=True,
+        )
+        for place, q, unit in free:
             low, high = limits_of(q)
-            self._limits[int(place)] = low * q.factor_to_expected, high * q.factor_to_expected
+            self._limits[place] = low * unit, high * unit
         # Priors: of what is solved by its place, with the unit that they are in.
         self._priors = {
             int(likelihood.free_places[i]): (prior, float(likelihood.units[i]))

@@ -1,18 +1,20 @@
 """The way down the exact gradient to a minimum, free of any judgement about it.
 
 Amplitudes and norms are solved at the start positions first, where the statistic is convex in them,
-so that the slope in position means something. Damped steps by the second derivatives go down from
-there, or by the Fisher information where these do not curve upwards; positions are limited to the
-map. As the second derivatives are exact, some four steps reach what takes Minuit some sixty
-evaluations. Extended sources are predicted roughly, in bins of pixels, for most of the way
-(`Evaluator.set_rough`); the last steps are taken with the exact prediction, so that any start of
-one valley ends in one point. Where they find no bottom, Minuit takes over with the same gradient,
-scales and limits. `Minimiser.refit` follows a minimum while some parameters are held elsewhere:
-what profiles and contours are made of.
+so that the slope in position means something. A point that starts beyond the PSF then goes in one
+step to where slope and curvature say that it belongs. Damped steps by the second derivatives go
+down from there, or by the Fisher information where these do not curve upwards; positions are
+limited to the map. As the second derivatives are exact, some four steps reach what takes Minuit
+some sixty evaluations. Extended sources are predicted roughly, in bins of pixels, for most of the
+way (`Evaluator.set_rough`); the last steps are taken with the exact prediction, so that any start
+of one valley ends in one point. Where they find no bottom, Minuit takes over with the same
+gradient, scales and limits. `Minimiser.refit` follows a minimum while some parameters are held
+elsewhere: what profiles and contours are made of.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,16 @@ nothing else is free, or with a rough prediction, where less saves nothing worth
 _SCORING_STEPS = 40
 _STRIDE = 7.0
 """How far a position or size may go in one scoring step, in scales."""
+_BELL = 12.0
+"""Width, in scales, of the bell as which the gain of a point falls with the distance.
+
+1.2 of the effective width of the PSF: 1 for a Gaussian PSF in much background, more for a bright
+source.
+"""
+_FARTHEST = 20.0
+"""How far up that bell one step may go, in scales."""
+_SEEN = 25.0
+"""What a source must gain where it starts for its slope and curvature to tell where it belongs."""
 _SCORED = 1e-2
 """The scoring ends when a step is expected to gain less."""
 _SCORED_ROUGH = 0.3
@@ -44,8 +56,8 @@ LEVEL = 1e-9
 _NEAR_STEP = 1.0
 """How far, in scales, the exact minimum may be from the rough one to be next to it."""
 _NEWTON_STEPS = 12
-_EDM = 1e-9
-"""Newton stops when the expected further gain in the statistic is below this."""
+_EDM = 1e-8
+"""Newton stops when the expected further gain in the statistic is below this: 1e-4 of an error."""
 EDM_VALID = 1e-5
 """A minimum is one if the expected further gain is below this."""
 _REFIT_STEPS = 60
@@ -156,7 +168,7 @@ class Minimiser:
             self.likelihood.evaluator.set_rough(rough)
             self._start()
             enough = _SCORED_ROUGH if rough else _SCORED
-            u, here = self._score(np.zeros(len(self.origin)), enough)
+            u, here = self._score(self._approached(), enough)
         finally:
             self.likelihood.evaluator.set_rough(False)
         if rough:
@@ -248,6 +260,37 @@ class Minimiser:
                 self.scale[i] = float(np.clip(error, 0.01 * most, most))
         self.origin, self._zero = x, start.stat
         self._derived, self.information = (x.tobytes(), start), start.expected
+
+    def _approached(self) -> np.ndarray:
+        """Nearer to points that are farther from their start than a step may go, 0 where none is.
+
+        What a source gains with its amplitude at its best falls with the distance d from its place
+        like a bell of some width S. Its slope over its curvature is ``d / (1 - d**2 / S**2)``, so
+        that they tell d, and its amplitude is ``exp(-d**2 / (4 S**2))`` times that at its place.
+        """
+        like, start = self.likelihood, np.zeros(len(self.origin))
+        if like.has_extended or self.nfev >= self.max_calls:
+            return start
+        here, u = self._derivatives(start), start.copy()
+        places, at_all = like.free_places.tolist(), dict[int, list[int]]()
+        linear = [i for i, place in enumerate(places) if place in self.solver.places]
+        for source in (s for term in like.terms for s in term.sources):
+            own = [(source.model.name, name) for name in ("lon_0", "lat_0")]
+            if set(own) <= set(like.names) and source.linear in places:
+                at_all[places.index(source.linear)] = [like.names.index(name) for name in own]
+        for amplitude, at in at_all.items():
+            value = self.origin[amplitude] / self.scale[amplitude]
+            if 0.5 * value**2 * here.expected[amplitude, amplitude] < _SEEN:
+                continue
+            apart = (self.origin[list(at_all.values())] - self.origin[at]) / self.scale[at]
+            if (np.hypot(*apart.T) < 1.5 * _FARTHEST).sum() > 1:
+                continue  # The slope may be a neighbour's.
+            way, d = _far_up(here, at, linear)
+            if d > _STRIDE:
+                u[at] = d * way
+                u[amplitude] = value * math.expm1((d / (2.0 * _BELL)) ** 2)
+        u = np.clip(u, *self._u_bounds())
+        return u if u.any() and self._derivatives(u).stat < here.stat else start
 
     def _minuit(self, u: np.ndarray) -> np.ndarray:
         # Loaded where it is needed: most fits end without it.
@@ -474,6 +517,30 @@ def scored(
         last, u, here = (tried - u, there.gradient - gradient), tried, there
         damping = max(damping * (0.1 if good else 2.0), 1e-6)
     return u, here
+
+
+def _far_up(here: Derivatives, at: list[int], linear: list[int]) -> tuple[np.ndarray, float]:
+    """Where the top of the bell is on whose side a source stands: direction in u, distance.
+
+    Parameters
+    ----------
+    here : Derivatives
+    at, linear : list of int
+        Its position; all that is at its best wherever the source is.
+    """
+    bend = here.observed
+    try:
+        best = np.linalg.solve(bend[np.ix_(linear, linear)], bend[np.ix_(linear, at)])
+    except np.linalg.LinAlgError:
+        return np.zeros(2), 0.0
+    slope = here.gradient[at] - here.gradient[linear] @ best
+    steepness = math.hypot(*slope)
+    if not steepness > 0:
+        return np.zeros(2), 0.0
+    way = -slope / steepness
+    curvature = float(way @ (bend[np.ix_(at, at)] - bend[np.ix_(at, linear)] @ best) @ way)
+    root = math.hypot(curvature, 2.0 * steepness / _BELL) - curvature
+    return way, min(root * _BELL**2 / (2.0 * steepness), _FARTHEST)
 
 
 def _lead(step: np.ndarray, free: np.ndarray, metric: np.ndarray, gradient: np.ndarray) -> None:

@@ -121,12 +121,20 @@ class PixelPosition:
         self._turn = [[float(v) for v in row] for row in turn @ rotation(self.frame, geom.frame)]
         return bool(np.allclose(turn @ sky, native, atol=1e-10))
 
+    def extent(self, lon_0: float) -> tuple[float, float, float, float]:
+        """Least and largest longitude (near ``lon_0``) and latitude of the map, degrees."""
+        lon, low, high = self._sample
+        lon = (lon - lon_0 + 180.0) % 360.0 - 180.0 + lon_0
+        return float(lon.min()), float(lon.max()), low, high
+
     @cached_property
-    def sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (deg, the frame) all over the map and its border, each of shape (21, 21)."""
+    def _sample(self) -> tuple[np.ndarray, float, float]:
+        """Longitudes all over the map and its border, its least and largest latitude."""
         ny, nx = self.geom.shape
         x, y = np.meshgrid(np.linspace(-0.5, nx - 0.5, 21), np.linspace(-0.5, ny - 0.5, 21))
-        return self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.frame)
+        lon, lat = self.geom.to_frame(*self.geom.pix_to_lonlat(x, y), self.frame)
+        good = np.isfinite(lon) & np.isfinite(lat)
+        return lon[good], float(lat[good].min()), float(lat[good].max())
 
     def at(self, lon: float, lat: float) -> tuple[float, float, np.ndarray]:
         """Pixel position and its derivatives.
@@ -279,15 +287,18 @@ class SmoothGrid:
         self.data, self._kept = data, kept
         self._cell: tuple[int, int] | None = None
         self._nodes = np.empty((16, 0))
+        self._largest: np.ndarray | None = None
         self._lead: tuple[int, ...] = ()
         self._valid: np.ndarray | None = None
         self._both_cell: tuple[int, int] | None = None
         self._both: np.ndarray | None = None
 
-    def nodes(self, x: float, y: float) -> np.ndarray:
-        """Values of the 16 nodes around a position, shape (16, ...)."""
+    def largest(self, x: float, y: float) -> np.ndarray:
+        """The largest value, whatever its sign, of the 16 nodes around a position."""
         self._gather(math.floor(x), math.floor(y))
-        return self._nodes.reshape(16, *self._lead)
+        if self._largest is None:
+            self._largest = np.abs(self._nodes).max(axis=0).reshape(self._lead)
+        return self._largest
 
     def at(self, x: float, y: float, turn: np.ndarray) -> np.ndarray:
         """Value and derivatives: shape (3, ...).
@@ -348,7 +359,7 @@ class SmoothGrid:
             nodes = nodes[..., self._kept, :]
         self._lead = nodes.shape[:-1]
         self._nodes = np.ascontiguousarray(nodes.reshape(-1, 16).T)
-        self._cell = (i, j)
+        self._cell, self._largest = (i, j), None
 
 
 @lru_cache(maxsize=16)
@@ -408,8 +419,9 @@ class Response:
         self._data = dataset.exposure.data, dataset.edisp.data, dataset.psf.weights
         self.exposure_pixel = float(min(dataset.exposure.geom.binsz))
         self.same_pixels = dataset.exposure.geom.shape == geom.shape
+        own = _Pixels(geom)
         self._maps = tuple(
-            _pixel_map(_Pixels(geom), _Pixels(other.geom))
+            _pixel_map(own, _Pixels(other.geom))
             for other in (dataset.exposure, dataset.edisp, dataset.psf)
         )
         self._whole = self.around()
@@ -489,9 +501,9 @@ class Response:
         sample = np.nan_to_num(self._data[0][:, ::7, ::7])
         return int(np.argmax(sample.reshape(len(sample), -1).sum(axis=1)))
 
-    def weight_nodes(self, x: float, y: float) -> np.ndarray:
-        """PSF weights of the nodes around a position, shape (16, T, W)."""
-        return self._whole.weight_nodes(x, y)
+    def largest_weights(self, x: float, y: float) -> np.ndarray:
+        """Largest PSF weights, whatever their sign, of the nodes around a position, (T, W)."""
+        return self._whole.largest_weights(x, y)
 
 
 class Nearby:
@@ -499,9 +511,15 @@ class Nearby:
 
     def __init__(self, grids: tuple[tuple[SmoothGrid, _PixelMap], ...]) -> None:
         self._grids = grids
+        self._place, self._local = (math.nan, math.nan), LocalResponse(*[np.empty(0)] * 3)
 
     def at(self, x: float, y: float) -> LocalResponse:
-        """The response at a position in pixels of the counts map."""
+        """The response at a position in pixels of the counts map; not to be changed."""
+        if (x, y) != self._place:
+            self._place, self._local = (x, y), self._at(x, y)
+        return self._local
+
+    def _at(self, x: float, y: float) -> LocalResponse:
         (exposure, fine), (edisp, coarse), (weights, other) = self._grids
         found = exposure.at(*fine.position(x, y), fine.turn(x, y)) * 1e4  # m2 s to cm2 s
         place, turn = coarse.position(x, y), coarse.turn(x, y)
@@ -510,10 +528,10 @@ class Nearby:
         by_weights = weights.at(*other.position(x, y), other.turn(x, y))
         return LocalResponse(found, edisp.at(*place, turn), by_weights)
 
-    def weight_nodes(self, x: float, y: float) -> np.ndarray:
-        """PSF weights of the nodes around a position, shape (16, T, W)."""
+    def largest_weights(self, x: float, y: float) -> np.ndarray:
+        """Largest PSF weights, whatever their sign, of the nodes around a position, (T, W)."""
         grid, pixel_map = self._grids[2]
-        return grid.nodes(*pixel_map.position(x, y))
+        return grid.largest(*pixel_map.position(x, y))
 
 
 class _PixelMap:

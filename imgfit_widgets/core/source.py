@@ -135,11 +135,7 @@ class Source:
 
     def extent(self, lon_0: float) -> tuple[float, float, float, float, float]:
         """Least and largest lon and lat of the map (deg, the model's frame), half its diagonal."""
-        lon, lat = self._pixel.sample
-        lon = (lon - lon_0 + 180.0) % 360.0 - 180.0 + lon_0
-        half = 0.5 * math.hypot(*self.geom.width)
-        low, high = np.nanmin([lon, lat], axis=(1, 2)), np.nanmax([lon, lat], axis=(1, 2))
-        return float(low[0]), float(high[0]), float(low[1]), float(high[1]), half
+        return *self._pixel.extent(lon_0), 0.5 * math.hypot(*self.geom.width)
 
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the source in the map: the mixture's, with its own size."""
@@ -272,15 +268,19 @@ class Source:
         flux = self._unit_flux(p)[1]
         key = x, y, flux.tobytes()
         if key != self._mixture_key:
-            local = self._response.at(x, y)
+            local = self._nearby.at(x, y)
             strength = np.abs(flux)[:, None] * np.abs(local.edisp[0])
             strength = strength * np.maximum(np.abs(local.exposure[0]), 1e-300)[:, None]
             share = strength.max(axis=1)
             share = share / max(float(share.sum()), 1e-300)
-            reached = share @ np.abs(self._response.weight_nodes(x, y)).max(axis=0)
+            reached = share @ self._response.largest_weights(x, y)
             used = np.flatnonzero(reached > _NEGLIGIBLE)
             used = used if len(used) else np.arange(len(self._response.widths))
-            self._mixture = used, share, (share @ local.weights[0])[used]
+            if np.array_equal(used, self._used):
+                weights = local.weights[0]
+            else:
+                weights = self._response.at(x, y).weights[0][:, used]
+            self._mixture = used, share, share @ weights
             self._mixture_key = key
         return self._mixture
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy import special
@@ -33,6 +34,9 @@ FLOOR = 1e-3
 
 BARE = 1e-12
 """... or below this number of counts, in pixels that have no background."""
+
+_PART = 1 << 15
+"""Pixels that are summed in one go."""
 
 
 def cash(n: np.ndarray, mu: np.ndarray) -> np.ndarray:
@@ -150,16 +154,21 @@ class BandSums:
     def of(cls, n: np.ndarray, background: np.ndarray, mask: np.ndarray | None) -> BandSums:
         """Sums over pixels (R, y, x), those of the mask if there is one."""
         sums = np.zeros((4, len(n)))
-        for band in range(len(n)):
-            use = ... if mask is None else mask[band]
-            counts, expected = n[band][use].ravel(), background[band][use].ravel()
-            sums[0, band] = expected.sum()
+        # By parts, which stay in the processor's cache.
+        rows = max(_PART // max(n.shape[2], 1), 1)
+        for band, first in product(range(len(n)), range(0, n.shape[1], rows)):
+            part = band, slice(first, first + rows)
+            counts, expected = n[part], background[part]
+            use = ... if mask is None else mask[part]
+            counts, expected = counts[use].ravel(), expected[use].ravel()
+            sums[0, band] += expected.sum()
             filled = expected > BARE / FLOOR
             if not filled.all():
                 # What `PoissonTerm` gives for a prediction of 0.
-                sums[3, band] = 2.0 * (1.0 - math.log(BARE)) * counts[~filled].sum()
+                sums[3, band] += 2.0 * (1.0 - math.log(BARE)) * counts[~filled].sum()
                 counts, expected = counts[filled], expected[filled]
-            sums[1:3, band] = counts.sum(), np.einsum("i,i->", counts, np.log(expected))
+            sums[1, band] += counts.sum()
+            sums[2, band] += np.einsum("i,i->", counts, np.log(expected))
         return cls(sums[0], sums[1], sums[2], sums[3], bool(sums[3].any()))
 
     def minus(self, other: BandSums) -> BandSums:

@@ -179,7 +179,10 @@ class Parameter(traitlets.HasTraits):
     @property
     def leader(self) -> Parameter:
         """The parameter that gives the value: itself if it follows none."""
-        return self.line[-1]
+        leader = self
+        while (ahead := leader.link) is not None:
+            leader = ahead
+        return leader
 
     def _take_over(self, leader: Parameter) -> None:
         """Become like the parameter that is to be followed."""
