@@ -55,6 +55,7 @@ LAYERS = [
     ["session"],
     ["widgets"],
     ["app"],
+    ["__main__"],
 ]
 FORBIDDEN_IN_CORE = ("ipywidgets", "bqplot", "bqplot_image_gl", "IPython", "voila", "matplotlib")
 TOP_LEVEL = {

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +64,13 @@ def fails(answer: SimpleNamespace, status: int, *words: str) -> None:
     assert answer.err.splitlines()[-1] == lines[0]
     for word in words:
         assert word in lines[0]
+
+
+def test_the_package_is_a_command_too() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "imgfit_widgets", "fit", "--help"], capture_output=True, text=True
+    )
+    assert told.returncode == 0 and told.stdout.startswith("usage: imgfit-widgets fit")
 
 
 def test_run_gives_the_contract(demo_store: Path, cli: Any, tmp_path: Path) -> None:

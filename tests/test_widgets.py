@@ -404,7 +404,7 @@ def test_the_workbench_has_all_names_that_others_rely_on(session):
 
 def test_errors_are_shown_and_dismissed(session):
     workbench = Workbench(session)
-    bar = next(c for c in workbench.children if "imgfit-error" in c._dom_classes)
+    bar = workbench.error_bar
     assert bar.layout.display == "none"
     session.attempt(session.set_models, "components: <b>")
     assert bar.layout.display is None and "components" in bar.message.value

@@ -275,8 +275,12 @@ def _say_profile(found: Any) -> str:
 
 
 def _say_contour(found: Any) -> str:
-    levels = ", ".join(f"{100 * line.cl:.0f} % (+{line.sigma**2:g})" for line in found)
-    return levels + _remark(" ".join({line.message for line in found}).strip())
+    levels = ", ".join(f"{100 * line.cl:.0f} %" for line in found)
+    each = " and ".join(f"{line.sigma:g}σ" for line in found)
+    title = f"Probability for both parameters; the lines are {each} of each on its own"
+    return f'<span title="{title}">{levels}</span>' + _remark(
+        " ".join({line.message for line in found}).strip()
+    )
 
 
 def _remark(message: str) -> str:

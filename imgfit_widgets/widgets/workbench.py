@@ -87,7 +87,9 @@ class Workbench(Panel):
         )
         self.columns = widgets.Box([self._left, centre, right]).add_class("imgfit-columns")
         self.header = Header(session)
-        parts = [self.header, ErrorBar(session), *([About(about)] if about else []), self.columns]
+        self.error_bar = ErrorBar(session)
+        errors = widgets.Box([self.error_bar]).add_class("imgfit-errors")
+        parts = [self.header, errors, *([About(about)] if about else []), self.columns]
         super().__init__(session, parts, "imgfit-workbench")
         self.header.configuration.observe(lambda _: session.owner(self._fold), "value")
         self._begin = begin
