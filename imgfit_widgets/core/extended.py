@@ -177,8 +177,9 @@ class ExtendedSource(Source):
             return True
         far = self._farthest(lon, lat, reach)
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
-        cell, blurred = self._cell_size(mixture, values)
         own_box = self._box_around(lon, lat, grown + self._margin)
+        step = 0.0 if self.rough else self._response.exposure_step(own_box, _MAX_CELL_DEG)
+        cell, blurred = self._cell_size(mixture, values, step)
         self._parts = 1
         if not self.rough and self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
@@ -187,8 +188,7 @@ class ExtendedSource(Source):
             if finest[1] < finest[0] < min(cell, blurred):
                 self._reach_range = _SHRUNK * own, grown
             cell = max(min(cell, blurred, max(finest)), 2.0 * half / _MAX_CELLS)
-            step = _ACROSS_EDGE * pixel
-            self._parts = int(np.clip(math.ceil(cell / step), 2, 16))
+            self._parts = int(np.clip(math.ceil(cell / (_ACROSS_EDGE * pixel)), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         self._own_fineness = self._fineness(values) if cell > blurred else None
         width = mean_width(mixture, widths)
@@ -235,17 +235,25 @@ class ExtendedSource(Source):
             found *= float(named["eta"])
         return found
 
-    def _cell_size(self, mixture: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    def _cell_size(
+        self, mixture: np.ndarray, values: np.ndarray, step: float
+    ) -> tuple[float, float]:
         """The largest cell (deg) that holds what the PSF lets through of the shape, and of a point.
 
         Larger for shapes without much structure; then it holds until they are finer by a quarter.
+        Instead of a point, of a Gaussian times a step of the exposure of some height.
         """
         widths = self._response.widths[self._used]
         weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
         cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
         passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
         alias = _ALIAS * (_ROUGH if self.rough else 1.0)
-        enough = int(np.searchsorted(passed, alias))
+        sharp = passed
+        if isinstance(self.spatial, GaussianSpatialModel):
+            # Along its steepest line, far above its own wave numbers.
+            size = math.sqrt(2.0 * math.pi) * self._fineness(values)
+            sharp = passed * np.minimum(step * cells / (math.pi * max(size, 1e-6)), 1.0)
+        enough = int(np.searchsorted(sharp, alias))
         blurred = float(cells[max(enough - 1, 0)])
         self._smallest = None
         if isinstance(self.spatial, TemplateSpatialModel):
