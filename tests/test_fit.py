@@ -305,8 +305,42 @@ def test_datasets_keep_the_correlations_of_their_fit(shared: bool, drawn: Any) -
     kept = datasets.models.covariance[np.ix_(index, index)]
     np.testing.assert_allclose(kept, result.covariance)
     assert np.all(kept != 0)
-    datasets[0].models.remove("src")
-    assert ("src" in datasets.models.names) is not shared
+    # Whatever collection they are in.
+    alone = Models(list(datasets[1].models)).covariance
+    assert alone[0, 0] > 0 and np.count_nonzero(alone) == (5 if shared else 4) ** 2
+    copy = datasets.models["src"].copy()
+    np.testing.assert_allclose(copy.parameters.covariance, alone[:6, :6])
+    copy.parameters["lon_0"].error = 1.0
+    assert np.count_nonzero(copy.parameters.covariance) == 1 + 2**2
+
+
+def test_what_is_frozen_has_no_error_of_an_earlier_fit(drawn: Any) -> None:
+    models = toy_models()
+    Fit().run(drawn, models)
+    for name in ("lon_0", "lat_0"):
+        models["src"].parameters[name].frozen = True
+    result = Fit().run(drawn, models)
+    rows = {(row["model"], row["name"]): row["error"] for row in result.parameters}
+    assert [p.error for p in models.parameters] == list(rows.values())
+    assert np.count_nonzero(models.covariance) == 2**2
+
+
+def test_datasets_are_fitted_with_their_own_models(drawn: Any) -> None:
+    """A source that only one of them had was put on all, and slices could not be fitted."""
+    counts = counts_of(toy_dataset(name="b"), toy_models(dataset="b"), seed=5)
+    first, second = (SimpleNamespace(**vars(d)) for d in (drawn, counts))
+    models = toy_models()
+    first.models, second.models = models, Models([FoVBackgroundModel(dataset_name="b")])
+    datasets = Datasets([first, second])  # type: ignore[list-item]
+    with pytest.raises(ModelError, match="src: is among the models of toy, not of b"):
+        Fit().run(datasets)
+    models["src"].datasets_names = ["toy"]
+    apart = Fit().run(datasets)
+    alone = Fit().run(datasets[:1]), Fit().run([second])
+    assert apart.total_stat == pytest.approx(sum(r.total_stat for r in alone), abs=1e-6)
+    datasets.models = Models([*models, *second.models])
+    assert datasets[:1].models.names == ["src", "toy-bkg"]
+    assert Fit().run(first).total_stat == pytest.approx(alone[0].total_stat, abs=1e-6)
 
 
 def test_result_speaks_json_and_prints(drawn: Any) -> None:

@@ -22,6 +22,7 @@ from imgfit_widgets.core.inference import (
     localise,
     source_ts,
 )
+from imgfit_widgets.core.ladder import compare_shapes
 from imgfit_widgets.core.likelihood import Likelihood
 from imgfit_widgets.core.models import (
     ConstantSpatialModel,
@@ -60,6 +61,28 @@ def two_linked() -> Models:
 
 
 # --- links
+def test_other_shapes_keep_the_links_of_a_source(drawn: Any) -> None:
+    """Followers of a replaced position went on alone, which is another hypothesis."""
+    models = Models([*toy_models(), toy_models(sigma=0.5, name="halo")[0]])
+    for name in ("lon_0", "lat_0"):
+        models["halo"].parameters[name].link = models["src"].parameters[name]
+    fitted = Fit().solve(drawn, models)
+    point = compare_shapes(drawn, models, "src")["Point"].result
+    assert point.names == fitted.names
+    assert point.total_stat == pytest.approx(fitted.total_stat, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_the_unit_of_a_prior_has_no_part_in_a_ts(scale: float, drawn: Any) -> None:
+    models = toy_models()
+    lat = models["src"].parameters["lat_0"]
+    lat.min = lat.max = np.nan
+    lat.unit = "deg" if scale == 1.0 else "arcmin"
+    lat.value, lat.prior = -0.05 * scale, GaussianPrior(-0.05 * scale, 0.01 * scale)
+    found, result = source_ts(drawn, models, "src"), Fit().solve(drawn, models)
+    assert found.ts == pytest.approx(result.ts["src"].ts, abs=0.01)
+
+
 def test_linked_likelihood_has_the_gradient_of_its_statistic() -> None:
     dataset = counts_of(toy_dataset(3), two_linked())
     like = Likelihood([dataset], two_linked())

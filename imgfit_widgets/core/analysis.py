@@ -160,7 +160,10 @@ class Analysis:
         limits = self.config.fit.fit_range
         low, high = (None if e is None else e.to_value("TeV") for e in (limits.min, limits.max))
         tolerance = 1e-9 if self.accuracy == "exact" else 0.0
-        return Datasets(dataset.with_fit_range(low, high, tolerance) for dataset in datasets)
+        ranged = [dataset.with_fit_range(low, high, tolerance) for dataset in datasets]
+        # Who holds the datasets goes on with them, as long as they are the same.
+        same = all(new is old for new, old in zip(ranged, datasets, strict=True))
+        return datasets if same else Datasets(ranged)
 
     def set_models(
         self, models: Models | str | os.PathLike[str] | Iterable[Any], extend: bool = True

@@ -82,11 +82,20 @@ class MapDataset:
         self._psf = psf
         self._edisp = edisp
         self._mask_safe = mask_safe
-        self._mask_fit = mask_fit
+        self._mask_fit = self._given_mask_fit = mask_fit
         self._gti = gti
         self._runs = runs
         self._notes = tuple(notes)
         self.models = models
+
+    @property
+    def models(self) -> Models | None:
+        """What describes the data; a list of models becomes a collection."""
+        return self._models
+
+    @models.setter
+    def models(self, models: Models | Iterable[Any] | None) -> None:
+        self._models = as_collection(models)
 
     @property
     def name(self) -> str:
@@ -166,6 +175,7 @@ class MapDataset:
     ) -> MapDataset:
         """The dataset with only reconstructed bins wholly between two energies (TeV) to fit.
 
+        Itself, if these are what it fits; with neither energy, with the mask that it came with.
         ``tolerance`` is relative; by default it makes up for rounding.
         """
         bounds = self.energy_axis.bounds
@@ -177,8 +187,15 @@ class MapDataset:
                 f"fit.fit_range: no energy bin of dataset {self.name} "
                 f"({bounds[0]:g} to {bounds[-1]:g} TeV) lies wholly within it"
             )
+        given = self._given_mask_fit if energy_min is None and energy_max is None else None
         mask = np.broadcast_to(inside[:, None, None], self.geom.data_shape)
-        return self._replace(mask_fit=WcsNDMap(self.geom, mask))
+        if given is not None:
+            mask = np.asarray(given.data, dtype=bool)
+        if self.mask_fit is not None and np.array_equal(self.mask_fit.data, mask):
+            return self
+        other = self._replace(mask_fit=WcsNDMap(self.geom, mask))
+        other._given_mask_fit = self._given_mask_fit
+        return other
 
     def with_models(self, models: Models | None) -> MapDataset:
         """The dataset with other models; the data are shared."""
@@ -202,7 +219,10 @@ class MapDataset:
                 "notes",
             ]
         }
-        return MapDataset(**{**values, **changes})
+        other = MapDataset(**{**values, **changes})
+        if "mask_fit" not in changes:
+            other._given_mask_fit = self._given_mask_fit
+        return other
 
     @property
     def background_model(self) -> FoVBackgroundModel | None:
@@ -211,13 +231,7 @@ class MapDataset:
 
     def _own_models(self) -> Models:
         """Those of the models that apply to this dataset, of several that share them."""
-        return Models(
-            [
-                model
-                for model in self.models or ()
-                if model.datasets_names is None or self.name in model.datasets_names
-            ]
-        )
+        return Models([model for model in self.models or () if model.applies_to(self.name)])
 
     def _evaluator(self) -> Evaluator:
         return Evaluator([self], self._own_models())
@@ -410,12 +424,16 @@ class MapDataset:
         )
 
 
+def as_collection(models: Models | Iterable[Any] | None) -> Models | None:
+    """Models as a collection, which they may be already."""
+    return models if models is None or isinstance(models, Models) else Models(models)
+
+
 class Datasets(Sequence[MapDataset]):
     """Datasets that are analysed together."""
 
     def __init__(self, datasets: Iterable[MapDataset] = ()) -> None:
         self._datasets = tuple(datasets)
-        self._joined: Models | None = None
         names = self.names
         if len(set(names)) != len(names):
             raise DataError(f"datasets: names must differ, got {', '.join(names)}")
@@ -446,18 +464,35 @@ class Datasets(Sequence[MapDataset]):
 
     @property
     def models(self) -> Models:
-        """All models of all datasets, each once; the same object as long as they are the same."""
+        """All models that apply to some of the datasets, each once.
+
+        The same object as theirs if they share one.
+
+        Raises
+        ------
+        ModelError
+            If a source applies to a dataset that has other models: its ``datasets_names`` must say
+            where it belongs.
+        """
         groups = {id(d.models): d.models for d in self if d.models is not None}
-        if len(groups) == 1:
+        every = {id(model): model for group in groups.values() for model in group}
+        found = [model for model in every.values() if any(map(model.applies_to, self.names))]
+        for dataset in self:
+            own = set(map(id, dataset.models or ()))
+            for model in found:
+                if model.applies_to(dataset.name) and id(model) not in own:
+                    others = [d.name for d in self if model in (d.models or ())]
+                    raise ModelError(
+                        f"{model.name}: is among the models of {', '.join(others)}, not of "
+                        f"{dataset.name}; expected it on both, or its datasets_names to say where"
+                    )
+        if len(groups) == 1 and len(found) == len(every):
             return next(iter(groups.values()))
-        found = {id(model): model for group in groups.values() for model in group}
-        # What a fit wrote into the collection is to be found there again.
-        if self._joined is None or list(map(id, self._joined)) != list(found):
-            self._joined = Models(found.values())
-        return self._joined
+        return Models(found)
 
     @models.setter
-    def models(self, models: Models | None) -> None:
+    def models(self, models: Models | Iterable[Any] | None) -> None:
+        models = as_collection(models)
         for name in {n for model in models or () for n in model.datasets_names or ()}:
             if name not in self.names:
                 raise ModelError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .dataset import Datasets
 from .errors import FitError
 from .evaluator import DatasetLike
 from .fit_result import FitResult, FitStep, SourceTS
@@ -66,8 +67,8 @@ class Fit:
         progress: Progress = silent,
         on_step: Callable[[FitStep], None] | None = None,
     ) -> FitResult:
-        """`solve`, then write the result into the models (``datasets.models`` by default)."""
-        models = datasets.models if models is None else models
+        """`solve`, then write the result into the models (those of the datasets by default)."""
+        models = _models_on(datasets) if models is None else models
         result = self.solve(datasets, models, progress, on_step)
         result.apply(models)
         return result
@@ -128,7 +129,7 @@ class Fit:
         """
         if isinstance(fitted, FitResult):
             return Profiles(fitted)
-        return Profiles(self.solve(fitted, fitted.models if models is None else models))
+        return Profiles(self.solve(fitted, _models_on(fitted) if models is None else models))
 
     def confidence(
         self,
@@ -181,6 +182,13 @@ class Fit:
     ) -> Contour:
         """Contour of two parameters (`Profiles.stat_contour`)."""
         return self.profiles(fitted, models).stat_contour(x, y, sigma, n, cl, progress)
+
+
+def _models_on(datasets: Any) -> Models:
+    """The models that a dataset, or some of them, have."""
+    if isinstance(datasets, Datasets):
+        return datasets.models
+    return Datasets([datasets] if hasattr(datasets, "counts") else datasets).models
 
 
 def as_they_are(datasets: Any, models: Models) -> FitResult:

@@ -113,6 +113,11 @@ class FitResult:
             # Rounding may leave a value at a limit beyond it by its last digit.
             parameter.value = float(np.clip(value, *limits_of(parameter)))
         models.set_covariance(targets, self.covariance)
+        fitted = {id(p.leader) for p in targets}
+        for parameter in models.parameters:
+            if id(parameter.leader) not in fitted:
+                parameter.leader.covariance_row = None
+                parameter.error = 0.0
         for parameter, error in zip(targets, self.errors, strict=True):
             parameter.error = float(error)
 

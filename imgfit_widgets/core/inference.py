@@ -97,7 +97,7 @@ def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison
             f"compare: {len(simpler.names)} and {len(richer.names)} free parameters; the second "
             "fit has to have more"
         )
-    ts = float(simpler.total_stat - richer.total_stat)
+    ts = float(simpler.total_stat - richer.total_stat) + _priors_of(richer, simpler)
     message = ""
     if ts < -STUCK:
         message = "The richer model fits worse: it stopped in another minimum; start it elsewhere."
@@ -114,6 +114,22 @@ def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison
         message,
         simpler,
         richer,
+    )
+
+
+def _priors_of(result: FitResult, without: FitResult) -> float:
+    """What the priors of parameters that only the first fit has add to its statistic.
+
+    Their scale would decide on what is compared, and it is a matter of units.
+    """
+    values = {(row["model"], row["name"]): row["value"] for row in result.parameters}
+    others = {(row["model"], row["name"]) for row in without.parameters}
+    return float(
+        sum(
+            q.prior.penalty(values[q.owner, q.name])[0]
+            for q in result.models.parameters.unique_parameters
+            if q.prior is not None and (q.owner, q.name) in values.keys() - others
+        )
     )
 
 
@@ -444,8 +460,7 @@ def fit_as_point(
     if not source.spatial_model.has_position:
         raise ModelError(f"{name}: it has no position, so it cannot be a point; expected one")
     base = models.copy()
-    place = {key: source.spatial_model.parameters[key] for key in ("lon_0", "lat_0")}
-    base[name].spatial_model = PointSpatialModel(frame=source.frame, **place)
+    _put_shape(base, name, PointSpatialModel)
     point = fit.solve(datasets, base, progress)
     _check(point, f"{name}: the fit as a point")
     return point
@@ -456,12 +471,23 @@ def models_with_shape(
 ) -> Models:
     """The models at a minimum with another shape of a source at its place, ``values`` free."""
     other = models_at(near)
-    source = other[name]
+    _put_shape(other, name, kind, **values)
+    for key in values:
+        other[name].spatial_model.parameters[key].frozen = False
+    return other
+
+
+def _put_shape(models: Models, name: str, kind: type[SpatialModel], **values: float) -> None:
+    """Give a source another shape at its place, which stays linked with that of others."""
+    source = models[name]
     place = {key: source.spatial_model.parameters[key] for key in ("lon_0", "lat_0")}
     source.spatial_model = kind(frame=source.frame, **place, **values)
-    for key in values:
-        source.spatial_model.parameters[key].frozen = False
-    return other
+    for key, old in place.items():
+        new = source.spatial_model.parameters[key]
+        new.link = old.link
+        for parameter in models.parameters:
+            if parameter.link is old:
+                parameter.link = new
 
 
 def _source(models: Models, name: str) -> SkyModel:

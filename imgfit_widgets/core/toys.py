@@ -390,7 +390,8 @@ def ts_p_value(
         raise ModelError(f"source: there is no {source!r}; there are {', '.join(names) or 'none'}")
     solver = Fit() if fit is None else fit
     observed = solver.solve(group, chosen.copy(), part(progress, 0.0, 0.05))
-    null = Models([model.copy() for model in chosen if model.name != source])
+    null = chosen.copy()
+    null.remove(source)
     if any(not p.frozen for p in null.parameters):
         fitted = solver.solve(group, null, part(progress, 0.05, 0.1))
         if not fitted.success:

@@ -20,7 +20,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from ..dataset import MapDataset
+from ..dataset import Datasets, MapDataset
 from ..errors import ImgfitError, InputError
 from ..fit import Fit, FitResult
 from ..models import Models
@@ -336,7 +336,7 @@ class _Bands:
         group = [datasets] if isinstance(datasets, MapDataset) else list(datasets)
         if not group:
             raise InputError("energy bands: there is no dataset")
-        chosen = group[0].models if models is None else models
+        chosen = Datasets(group).models if models is None else models
         if chosen is None or not chosen.sky_models:
             raise InputError("energy bands: there is no source; add one first")
         self.models = chosen

@@ -94,11 +94,9 @@ def band_models(
     for dataset in datasets:
         if dataset.background is not None:
             old = models.background_model(dataset.name)
-            background = FoVBackgroundModel(dataset_name=dataset.name)
-            if old is not None:
-                background.name = old.name
-                for new, was in zip(background.parameters, old.parameters, strict=True):
-                    new.value = was.value
+            new = FoVBackgroundModel(dataset_name=dataset.name)
+            background = new if old is None else old.copy()  # with its limits and priors
+            background.freeze()
             background.parameters["norm"].frozen = False
             found.append(background)
     return Models(found)

@@ -93,7 +93,6 @@ class Models(traitlets.HasTraits):
         super().__init__()
         if isinstance(components, (SkyModel, FoVBackgroundModel)):
             components = (components,)
-        self._covariance: tuple[tuple[Parameter, ...], np.ndarray] | None = None
         self.components = tuple(components)
 
     # --- a list by name and position
@@ -185,20 +184,11 @@ class Models(traitlets.HasTraits):
     def covariance(self) -> np.ndarray:
         """Covariance of all parameters, shape (n, n), in their units; frozen ones are 0.
 
-        Set it with such an array, or with `set_covariance` for some parameters. Parameters that
-        the last fit did not know have their error squared on the diagonal.
+        Set it with such an array, or with `set_covariance` for some parameters. It stays with the
+        parameters, in whatever collection they are. Those that no fit knew have their error squared
+        on the diagonal.
         """
-        parameters = list(self.parameters)
-        matrix = np.diag([np.nan_to_num(p.error) ** 2 for p in parameters])
-        if self._covariance is not None:
-            known, block = self._covariance
-            # Linked parameters have one row in common.
-            place = {id(p.leader): i for i, p in reversed(list(enumerate(known)))}
-            keys = [id(p.leader) for p in parameters]
-            here = [(i, place[key]) for i, key in enumerate(keys) if key in place]
-            rows, columns = [i for i, _ in here], [k for _, k in here]
-            matrix[np.ix_(rows, rows)] = block[np.ix_(columns, columns)]
-        return np.asarray(matrix, dtype=float)
+        return self.parameters.covariance
 
     @covariance.setter
     def covariance(self, matrix: Any) -> None:
@@ -206,13 +196,13 @@ class Models(traitlets.HasTraits):
 
     def set_covariance(self, parameters: Iterable[Parameter], matrix: Any) -> None:
         """Store the covariance of some parameters and set their errors from its diagonal."""
-        items = tuple(parameters)
+        items = Parameters(parameters)
         block = np.array(matrix, dtype=float)
         if block.shape != (len(items), len(items)):
             raise ModelError(
                 f"covariance: shape {block.shape} does not fit {len(items)} parameters"
             )
-        self._covariance = (items, block)
+        items.share(block)
         for parameter, variance in zip(items, np.diag(block), strict=True):
             parameter.error = float(np.sqrt(variance)) if variance >= 0 else np.nan
 
@@ -266,14 +256,7 @@ class Models(traitlets.HasTraits):
             leader = first.setdefault(id(parameter.leader), new)
             if leader is not new:
                 new.link = leader
-        if self._covariance is not None:
-            twin = dict(zip(map(id, self.parameters), copy.parameters, strict=True))
-            known, block = self._covariance
-            kept = [i for i, p in enumerate(known) if id(p) in twin]
-            copy._covariance = (
-                tuple(twin[id(known[i])] for i in kept),
-                block[np.ix_(kept, kept)].copy(),
-            )
+        copy.parameters.share_as(self.parameters)
         return copy
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ assigned, with a `ModelError` that names ``MODEL.PARAMETER``, the value and what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, ClassVar, overload
@@ -125,8 +126,12 @@ class Parameter(traitlets.HasTraits):
 
     ``link`` is a parameter that this one follows: from then on both have the same value, error,
     limits, prior and state, whichever of the two is changed, and a fit takes them for one.
+
+    ``covariance_row`` is the covariance that it is part of, shared with the others of a fit, and
+    its row in there, None before a fit.
     """
 
+    covariance_row: tuple[np.ndarray, int] | None = None
     name = traitlets.Unicode()
     owner = traitlets.Unicode()
     unit = _UnitTrait(u.dimensionless_unscaled)
@@ -453,6 +458,40 @@ class Parameters:
         """All, but of linked ones only the first."""
         first = {id(p.leader): p for p in reversed(self._items)}
         return Parameters(p for p in self._items if first[id(p.leader)] is p)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance in their units, shape (n, n); errors squared where nothing else is known.
+
+        That is for those that no fit knew, and for those that got another error since.
+        """
+        matrix = np.diag([np.nan_to_num(p.error) ** 2 for p in self._items]).astype(float)
+        known: dict[int, tuple[np.ndarray, list[int], list[int]]] = {}
+        for place, parameter in enumerate(self._items):
+            if (found := parameter.leader.covariance_row) is not None:
+                block, row = found
+                if math.isclose(parameter.error**2, block[row, row], rel_tol=1e-3):
+                    _, places, rows = known.setdefault(id(block), (block, [], []))
+                    places.append(place)
+                    rows.append(row)
+        for block, places, rows in known.values():
+            matrix[np.ix_(places, places)] = block[np.ix_(rows, rows)]
+        return matrix
+
+    def share(self, covariance: np.ndarray) -> None:
+        """Have a covariance, shape (n, n), in common."""
+        block = np.array(covariance, dtype=float)
+        block.flags.writeable = False
+        for row, parameter in enumerate(self._items):
+            parameter.leader.covariance_row = block, row
+
+    def share_as(self, others: Parameters) -> None:
+        """Have in common what as many others have."""
+        twins = zip(self._items, others, strict=True)
+        known = [(own, other) for own, other in twins if other.leader.covariance_row is not None]
+        if known:
+            own, other = (Parameters(column) for column in zip(*known, strict=True))
+            own.share(other.covariance)
 
     def prior_stat_sum(self) -> float:
         """What the priors add to a fit statistic; linked parameters count once."""

@@ -88,6 +88,11 @@ class _NamedModel(traitlets.HasTraits):
         super().__setstate__(state)
         self.collections = weakref.WeakSet()
 
+    def applies_to(self, dataset_name: str) -> bool:
+        """Whether it is in that dataset."""
+        names: list[str] | None = getattr(self, "datasets_names", None)
+        return names is None or dataset_name in names
+
     @property
     def parts(self) -> tuple[ParameterOwner, ...]:
         """The spectral and, of a source, the spatial model."""
@@ -189,15 +194,13 @@ class SkyModel(_NamedModel):
         parameter: Parameter = self.spectral_model.parameters[self.spectral_model.linear]
         return parameter
 
-    def applies_to(self, dataset_name: str) -> bool:
-        """Whether the source is in that dataset."""
-        return self.datasets_names is None or dataset_name in self.datasets_names
-
     def copy(self, name: str | None = None) -> SkyModel:
-        """A copy that shares no parameter."""
+        """A copy that shares no parameter, with the covariance."""
         spatial = self.spatial_model.copy()
         spectral = self.spectral_model.copy()
-        return SkyModel(spectral, spatial, self.name if name is None else name, self.datasets_names)
+        copy = SkyModel(spectral, spatial, self.name if name is None else name, self.datasets_names)
+        copy.parameters.share_as(self.parameters)
+        return copy
 
     def _header(self) -> list[tuple[str, str]]:
         return [
@@ -253,9 +256,11 @@ class FoVBackgroundModel(_NamedModel):
         return self.datasets_names[0]
 
     def copy(self, name: str | None = None) -> FoVBackgroundModel:
-        """A copy that shares no parameter."""
+        """A copy that shares no parameter, with the covariance."""
         spectral = PowerLawNormSpectralModel(**{p.name: p for p in self.spectral_model.parameters})
-        return FoVBackgroundModel(spectral, self.dataset_name, name or self.name)
+        copy = FoVBackgroundModel(spectral, self.dataset_name, name or self.name)
+        copy.parameters.share_as(self.parameters)
+        return copy
 
     def _header(self) -> list[tuple[str, str]]:
         return [
