@@ -194,6 +194,14 @@ def test_verbs_out_of_order_say_what_comes_first(gammapy_data, reference):
         analysis.set_models("components: []")
 
 
+def test_a_second_fit_is_one_of_the_same_datasets(walk):
+    """Whoever held the datasets held old ones, and two fits could not be compared."""
+    analysis, _ = walk
+    held = analysis.datasets
+    analysis.run_fit()
+    assert analysis.datasets is held
+
+
 def test_fit_without_models_is_refused(walk):
     analysis, _ = walk
     other = Analysis(analysis.config)

@@ -10,9 +10,10 @@ import pytest
 from astropy.io import fits
 
 from imgfit_widgets.core.data import DataStore, RunInfo
-from imgfit_widgets.core.dataset import MapDataset
+from imgfit_widgets.core.dataset import Datasets, MapDataset
 from imgfit_widgets.core.errors import DataError
-from imgfit_widgets.core.files import read_datasets
+from imgfit_widgets.core.files import read_datasets, write_datasets
+from imgfit_widgets.core.maps import WcsNDMap
 from imgfit_widgets.core.models import (
     Models,
     PointSpatialModel,
@@ -50,6 +51,28 @@ def test_maps_come_back_as_they_were(dataset, file):
     np.testing.assert_allclose(again.psf.weights, dataset.psf.weights, atol=1e-6)
     np.testing.assert_allclose(again.edisp.data, dataset.edisp.data, rtol=1e-6)
     np.testing.assert_allclose(again.gti.start, dataset.gti.start)
+
+
+@pytest.mark.parametrize("name", ["007", "0x10", "yes", "src: one #2", "dé", "a/b"])
+def test_any_name_of_a_dataset_comes_back(name, dataset, tmp_path):
+    """Some came back as numbers, some left a file that could not be read."""
+    named = MapDataset(
+        name, dataset.counts, dataset.background, dataset.exposure, dataset.psf, dataset.edisp
+    )
+    list(write_datasets(Datasets([named]), tmp_path))
+    assert read_datasets(tmp_path / "datasets.yaml").names == [name]
+
+
+def test_a_fit_range_does_not_cost_a_mask_of_its_own(dataset):
+    """The mask of a file was gone after reading, and the file's own after writing."""
+    chosen = np.zeros(dataset.geom.data_shape, dtype=bool)
+    chosen[:, 40:80, 50:90] = True
+    masked = dataset._replace(mask_fit=WcsNDMap(dataset.geom, chosen))
+    assert masked.with_fit_range(None, None) is masked
+    ranged = masked.with_fit_range(0.1, 100.0)
+    assert ranged.mask_fit.data.all()  # as in Gammapy
+    assert ranged.with_fit_range(0.1, 100.0) is ranged
+    np.testing.assert_array_equal(ranged.with_fit_range(None, None).mask_fit.data, chosen)
 
 
 def test_exposure_in_another_unit_is_converted(dataset, file):

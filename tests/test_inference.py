@@ -34,6 +34,7 @@ from imgfit_widgets.core.models import (
     TemplateSpectralModel,
     UniformPrior,
 )
+from imgfit_widgets.core.profile import Profiles
 from imgfit_widgets.core.stats import cash
 
 
@@ -70,6 +71,19 @@ def test_other_shapes_keep_the_links_of_a_source(drawn: Any) -> None:
     point = compare_shapes(drawn, models, "src")["Point"].result
     assert point.names == fitted.names
     assert point.total_stat == pytest.approx(fitted.total_stat, abs=1e-6)
+
+
+def test_profiles_notice_new_links_and_priors(drawn: Any) -> None:
+    models = Models([*toy_models(), toy_models(-0.5, 0.3, name="other")[0]])
+    result = Fit().solve(drawn, models)
+    amplitude = models["other"].spectral_model.amplitude
+    amplitude.prior = GaussianPrior(1e-11, 1e-12)
+    with pytest.raises(FitError, match="other links or priors than were fitted; fit again"):
+        Profiles(result).minos("src.lon_0")
+    amplitude.prior = None
+    amplitude.link = models["src"].spectral_model.amplitude
+    with pytest.raises(FitError, match="other links or priors"):
+        Profiles(result).minos("src.lon_0")
 
 
 @pytest.mark.parametrize("scale", [1.0, 60.0])

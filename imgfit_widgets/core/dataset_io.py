@@ -92,7 +92,8 @@ def write_parts(
 def to_hdus(dataset: DatasetParts) -> fits.HDUList:
     """The HDUs of a dataset, maps in single precision."""
     primary = fits.PrimaryHDU()
-    primary.header["NAME"] = dataset.name
+    # A header holds ASCII only.
+    primary.header["NAME"] = dataset.name.encode("ascii", "backslashreplace").decode()
     primary.header["CREATOR"] = CREATOR
     norms = {str(run.obs_id): run.fov_norm for run in dataset.runs if run.fov_norm is not None}
     if norms:

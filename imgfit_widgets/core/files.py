@@ -27,6 +27,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .dataset import Datasets, MapDataset
 from .errors import ConfigError, DataError
 from .fit_result import FitResult
@@ -55,16 +57,17 @@ def write_datasets(
     datasets: Datasets, folder: Path, overwrite: bool = True, index: str = "datasets.yaml"
 ) -> Iterable[Path]:
     """Write ``dataset-NAME.fits.gz`` for each dataset, and the YAML file that lists them."""
-    lines = ["datasets:"]
+    entries = []
     for dataset in datasets:
-        path = folder / f"dataset-{dataset.name}.fits.gz"
+        path = folder / f"dataset-{dataset.name.replace('/', '_')}.fits.gz"
         dataset.write(path, overwrite=overwrite)
-        lines += [f"-   name: {dataset.name}", "    type: MapDataset", f"    filename: {path.name}"]
+        entries.append({"name": dataset.name, "type": "MapDataset", "filename": path.name})
         yield path
     listing = folder / index
     if listing.exists() and not overwrite:
         raise DataError(f"{listing}: exists already; choose another name or allow overwriting")
-    listing.write_text("\n".join(lines) + "\n")
+    text = yaml.safe_dump({"datasets": entries}, sort_keys=False, allow_unicode=True)
+    listing.write_text(text, encoding="utf-8")
     yield listing
 
 

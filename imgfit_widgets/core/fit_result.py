@@ -38,6 +38,13 @@ class SourceTS:
     sigma: float
 
 
+def conditions_of(models: Models) -> tuple[tuple[int, Any], ...]:
+    """The place of each parameter's leader (-1 if it is not among them), and its prior."""
+    parameters = list(models.parameters)
+    place = {id(p): i for i, p in enumerate(parameters)}
+    return tuple((place.get(id(p.leader), -1), p.prior) for p in parameters)
+
+
 @dataclass(frozen=True, eq=False)
 class FitResult:
     """The outcome of a fit, whole and unchanging.
@@ -67,6 +74,8 @@ class FitResult:
         What was fitted.
     backend : str
         ``newton``, or ``minuit`` where the valley was not that simple.
+    conditions : tuple of (int, Prior or None)
+        The place of each parameter's leader, and its prior, when it was fitted.
     """
 
     success: bool
@@ -83,6 +92,10 @@ class FitResult:
     datasets: Sequence[DatasetLike] = field(repr=False)
     models: Models = field(repr=False)
     backend: str = "newton"
+    conditions: tuple[tuple[int, Any], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", conditions_of(self.models))
 
     @property
     def stat(self) -> float:

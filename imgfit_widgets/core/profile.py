@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .errors import FitError, ModelError
-from .fit_result import FitResult
+from .fit_result import FitResult, conditions_of
 from .likelihood import Likelihood, find_place
 from .minimise import Minimiser
 from .models import Models
@@ -546,12 +546,14 @@ def models_at(result: FitResult) -> Models:
     Raises
     ------
     FitError
-        If components or shapes have changed since.
+        If components, shapes, links or priors have changed since.
     """
     models = result.models.copy()
     known = {(q.owner, q.name): q for q in models.parameters}
     if set(known) != {(row["model"], row["name"]) for row in result.parameters}:
         raise FitError("the models have other parameters than when they were fitted; fit again")
+    if conditions_of(result.models) != result.conditions:
+        raise FitError("the models have other links or priors than were fitted; fit again")
     for row in result.parameters:
         parameter = known[(row["model"], row["name"])]
         parameter.min = parameter.max = np.nan

@@ -516,7 +516,9 @@ def _read_covariance(models: ModelsLike, path: Path) -> None:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise ModelError(f"covariance: {path} cannot be read: {reason}") from None
     lines = [line.strip() for line in lines if line.strip()]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    # From the right: a name may hold the sign that stands between cells.
+    cells = (line.strip("|").rsplit("|", len(lines) - 1) for line in lines)
+    rows = [[cell.strip() for cell in row] for row in cells]
     try:
         names = [row[0] for row in rows[1:]]
         matrix = np.array([[float(cell) for cell in row[1:]] for row in rows[1:]])
