@@ -256,21 +256,26 @@ def unlink(models: Models, parameter: Parameter) -> None:
             follower.link = target
 
 
+_ALIKE = ({"sigma", "r_0", "radius", "width"}, {"index", "alpha"})
+"""Parameters of other names that may be one: sizes of shapes, slopes of spectra."""
+
+
 def can_be_linked(models: Models, parameter: Parameter) -> list[Parameter]:
     """Parameters that one could follow: of the same meaning in other models first."""
     if parameter.owner not in models.names:
         return []
     taken = {id(p.leader) for p in (parameter, *linked_with(models, parameter))}
-    place = ("lon_0", "lat_0")
     frame = getattr(models[parameter.owner], "frame", None)
 
     def fits(other: Parameter) -> bool:
         if other.owner == parameter.owner or id(other.leader) in taken:
             return False
-        if parameter.name in place or other.name in place:
-            same_frame = getattr(models[other.owner], "frame", None) == frame
-            return other.name == parameter.name and same_frame
-        return other.expected_unit == parameter.expected_unit and other.kind == parameter.kind
+        if other.expected_unit != parameter.expected_unit or other.kind != parameter.kind:
+            return False
+        if other.name != parameter.name:
+            return any({other.name, parameter.name} <= alike for alike in _ALIKE)
+        turned = parameter.name in ("lon_0", "lat_0", "phi")
+        return not turned or getattr(models[other.owner], "frame", None) == frame
 
     found = [p for p in models.parameters if fits(p)]
     return sorted(found, key=lambda p: p.name != parameter.name)

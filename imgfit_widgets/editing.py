@@ -51,8 +51,12 @@ class Editing(State):
         """Remove a model, the selected source by default."""
         if not name:
             self._require("remove_source")
-        self.models.remove(name or self.selected)
-        self.select(self.selected)
+        gone = name or self.selected
+        place = self.models.names.index(gone) if gone in self.models.names else 0
+        self.models.remove(gone)
+        left = [model.name for model in self.models.sky_models]
+        beside = left[min(place, len(left) - 1)] if left else ""
+        self.select(beside if gone == self.selected else self.selected)
 
     @verb
     def rename(self, old: str, new: str) -> None:

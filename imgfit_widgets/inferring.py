@@ -32,19 +32,20 @@ PROFILE_REACH, PROFILE_POINTS = 3.0, 13
 
 @dataclass(frozen=True)
 class Question:
-    """What can be asked of a source: its name in a sentence, and whether a fit has to be there."""
+    """What can be asked of a source: its name in a sentence, and what has to be there."""
 
     words: str
     needs_fit: bool = False
+    needs_position: bool = False
 
 
 QUESTIONS: dict[str, Question] = {
     "find_significance": Question("Significance"),
     "find_errors": Question("Asymmetric errors", needs_fit=True),
-    "find_position": Question("Localisation", needs_fit=True),
-    "find_extension": Question("Extension test"),
+    "find_position": Question("Localisation", needs_fit=True, needs_position=True),
+    "find_extension": Question("Extension test", needs_position=True),
     "find_limit": Question("Flux limit"),
-    "find_shape": Question("Comparison of shapes"),
+    "find_shape": Question("Comparison of shapes", needs_position=True),
     "find_profile": Question("Profile", needs_fit=True),
     "find_contour": Question("Contour", needs_fit=True),
 }
@@ -115,7 +116,10 @@ class Inferring(State):
         if question is None:
             return super().why_not(verb)
         reason = super().why_not("snap")  # busy, no data, no source
-        result = self.fit_result
+        result, source = self.fit_result, self.source
+        placed = source is None or source.spatial_model.has_position
+        if not reason and question.needs_position and not placed:
+            return "A source with a position is needed"
         if not reason and question.needs_fit:
             if result is None or not self.fit_is_current:
                 return "Fit first"

@@ -203,8 +203,14 @@ def test_keys_and_buttons_undo_move_and_remove(workbench):
     workbench.press(".imgfit-redo")
     wait_for(dragged)
 
+    # Keys go to the map that was pressed last, also right after a drag.
+    workbench.drag_source(0.1, 0.1)
+    until(page, lambda: at() != pytest.approx(dragged, abs=0.05), "the drag")
+    page.keyboard.press("Control+z")
+    wait_for(dragged)
+
     sky.hover(*workbench.held(), "move")
-    page.mouse.click(*workbench.held())  # keys go to the map that was clicked
+    page.mouse.click(*workbench.held())
     page.keyboard.press("Control+z")
     wait_for(clicked)
     page.keyboard.press("Control+Shift+Z")

@@ -171,6 +171,10 @@ def test_links_are_made_and_dissolved_as_steps_of_undo(session, source):
     assert (two.value, three.value) == (0.3, 0.3) and three.leader is two.leader is two
     session.undo(), session.undo()
     assert len(linked_with(session.models, session.models[second].spatial_model.lat_0)) == 2
+    # No size follows an angle, and no index a curvature.
+    names = {p.name for p in can_be_linked(session.models, source.parameters["sigma"])}
+    assert names <= {"sigma", "r_0", "radius", "width"}
+    assert {p.name for p in can_be_linked(session.models, source.parameters["index"])} == {"index"}
     with pytest.raises(ModelError, match=r"Source-1\.lat: no such parameter; expected one of"):
         session.link("Source-1.lat", first)
 
@@ -220,6 +224,8 @@ def test_regions_come_in_as_sources_and_go_out_again(session, source):
     assert name == "sources.reg" and b"Ring" in content
     session.undo()
     assert session.models.names == [source.name, "stacked-bkg"]
+    session.models[source.name].parameters["sigma"].value = 0.0
+    assert b"point" in session.export_regions()[1], "a circle has no radius of 0"
     with pytest.raises(ModelError, match="not on the map"):
         session.add_regions("galactic\npoint(10,0)\n")
     with pytest.raises(ModelError, match="expected points, circles"):

@@ -58,6 +58,11 @@ def test_buttons_say_why_they_wait(session):
     assert not panel.lines["find_extension"].ask.disabled
     assert panel.lines["find_errors"].ask.tooltip == "Fit first"
     assert panel.reason.value == "Fit first for: Errors ±, Position, Profile, Contour"
+    name = session.selected
+    session.set_shape(name, "const")
+    assert "A source with a position is needed for: Position, Extension" in panel.reason.value
+    assert panel.lines["find_extension"].ask.disabled and panel.lines["find_shape"].ask.disabled
+    session.undo()
     assert set(panel.lines) == set(BUTTONS)
 
 

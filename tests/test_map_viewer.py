@@ -445,6 +445,16 @@ def test_the_correlation_radius_of_the_configuration_is_where_the_maps_begin(dat
     assert [panel.radius.value for panel in viewer.panels] == [pytest.approx(0.2)] * 2
 
 
+def test_what_is_not_there_any_more_gives_way_to_the_first_choice(viewer):
+    """Both maps then showed counts, and the readout the old pixel of the new map."""
+    panel = viewer.panels[1]
+    first, kinds = panel.kind.value, [kind for _, kind in panel.kind.options]
+    panel.offer([*kinds, "ts"], [])
+    panel.kind.value = "ts"
+    panel.offer(kinds, [])
+    assert panel.kind.value == first != viewer.panels[0].kind.value
+
+
 def test_the_readout_follows_a_drag_and_undo(viewer):
     name = add(viewer)
     viewer.session.mode = "edit"

@@ -227,6 +227,10 @@ def test_size_shape_nudge_and_removal(session):
     assert session.models[name].spatial_model.sigma.value == pytest.approx(0.3)
     session.nudge(2, 0)
     assert session.models[name].spatial_model.lon_0.value == pytest.approx(lon - 0.1, abs=1e-3)
+    beside = session.add_source(lon + 0.4, lat)
+    session.remove_source()
+    assert session.selected == name, "the one beside, so that the form and the map agree"
+    assert beside not in session.models.names
     session.remove_source()
     assert session.selected == "" and session.models.names == ["stacked-bkg"]
     with pytest.raises(ImgfitError, match="Select a source first"):

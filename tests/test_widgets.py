@@ -259,6 +259,7 @@ def test_rows_that_are_gone_live_on_for_a_page_that_loads(small, monkeypatch):
     async def main() -> None:
         session = Session(small.config)
         session.set_datasets(small.datasets, small.config)
+        session.select("stacked-bkg")
         editor = ModelEditor(session)
         old = editor.list.children[0], editor.rows[0], editor.rows[0].value
         session.add_source(*session.dataset.geom.center_lonlat)

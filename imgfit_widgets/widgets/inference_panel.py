@@ -120,10 +120,12 @@ class InferencePanel(Panel):
             stale = answer is not None and not answer.holds(now)
             line.show_answer("" if answer is None else _words(answer), stale)
             show(line.below, answer is not None) if line.below is not None else None
-        common = {reasons[verb] for verb in fewest} - {""}
-        some = [BUTTONS[verb][0] for verb in self.lines if reasons[verb] in common]
-        for_what = f" for: {', '.join(some)}" if len(some) < len(self.lines) else ""
-        self.reason.value = escape(common.pop() + for_what) if len(common) == 1 else ""
+        told = []
+        for reason in dict.fromkeys(reasons[verb] for verb in fewest):
+            some = [BUTTONS[verb][0] for verb in self.lines if reasons[verb] == reason]
+            for_what = f" for: {', '.join(some)}" if len(some) < len(self.lines) else ""
+            told += [escape(reason + for_what)] if reason else []
+        self.reason.value = "<br>".join(told)
         self._draw()
         ladder = session.answer("find_shape")
         for label, control in self.adopt.items():

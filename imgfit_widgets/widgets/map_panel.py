@@ -93,7 +93,7 @@ class MapPanel(widgets.VBox):
     ) -> None:
         self._source = source
         self._looks = {name: default_look(name) for name in MAP_KINDS}
-        self._applying, self._offering = "", False
+        self._applying, self._offering, self._first = "", False, kind
         self.figure = SkyFigure(owner, view, listener)
         self.kind = widgets.Dropdown(
             options=[(item.label, name) for name, item in MAP_KINDS.items()],
@@ -149,7 +149,7 @@ class MapPanel(widgets.VBox):
         """Offer only kinds of maps that there are data for, and exposures at these energies."""
         options = [(MAP_KINDS[kind].label, kind) for kind in kinds]
         if tuple(options) != tuple(self.kind.options):
-            wanted = self.kind.value if self.kind.value in kinds else kinds[0]
+            wanted = next(k for k in (self.kind.value, self._first, kinds[0]) if k in kinds)
             self._offering = True  # new options choose the first by themselves
             self.kind.options = options
             self.kind.value = wanted

@@ -262,6 +262,7 @@ class MapViewer(Panel):
             return
         geom, old = dataset.geom.to_image(), self.main.figure.geom
         if old is None or not geom.is_aligned(old):
+            self._pointer = None  # its pixel is elsewhere now
             for panel in self.panels:
                 panel.set_geom(geom)
             hours = geom.frame == "icrs"

@@ -107,12 +107,9 @@ class ModelEditor(Panel):
 
     @property
     def shown(self) -> Component | None:
-        """The model whose parameters are in the table: the selected one, or else the first."""
+        """The selected model, whose parameters are in the table."""
         models = self.session.models
-        if self.session.selected in models.names:
-            model: Component = models[self.session.selected]
-            return model
-        return models[0] if len(models) else None
+        return models[self.session.selected] if self.session.selected in models.names else None
 
     def _switch(self, change: object = None) -> None:
         show(self.form, self.view.value == "Form")
@@ -175,7 +172,11 @@ class ModelEditor(Panel):
                 ParameterRow(self.session, parameter, _help(model, parameter))
                 for parameter in model.parameters
             ]
-        self.table.children = self._sections(model) if self.rows else []
+        if model is None and self._listed:
+            hint = "Select a model here or on the map to edit it."
+            self.table.children = [text(hint, "imgfit-muted imgfit-empty")]
+        else:
+            self.table.children = self._sections(model) if self.rows else []
         retire(self.session.owner, old)
 
     def _sections(self, model: Component | None) -> list[widgets.Widget]:

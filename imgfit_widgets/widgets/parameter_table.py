@@ -142,7 +142,16 @@ class ParameterRow(widgets.VBox):
         parameter = self.parameter
         words = error_text(parameter.error, parameter.value)
         self.error.value = f"± {words}" if words else ""
+        self._mark_error()
         (self.add_class if parameter.frozen else self.remove_class)("imgfit-is-frozen")
+
+    def _mark_error(self) -> None:
+        """Grey an error of a fit of other data or models."""
+        session = self._session
+        old = bool(self.error.value and session.fit_result) and not session.fit_is_current
+        if old != ("imgfit-old" in self.error._dom_classes):
+            (self.error.add_class if old else self.error.remove_class)("imgfit-old")
+            self.error.tooltip = "Of a fit of other models or data" if old else None
 
     def _refuse(self, name: str, reason: str) -> None:
         """Why what is in one of the fields is refused; as long as it is, also beside others."""
@@ -162,6 +171,7 @@ class ParameterRow(widgets.VBox):
         self.ties.update()
 
     def _ties_changed(self, change: object = None) -> None:
+        self._mark_error()
         words = [*_link_words(self._session, self.parameter), *_prior_words(self.parameter)]
         self.note.value = " · ".join(words)
         show(self.note, bool(words))

@@ -167,6 +167,8 @@ def _to_region(spatial: SpatialModel) -> Any:
         return PointSkyRegion(spatial.position)
     if isinstance(spatial, EllipticModel):
         major, minor, phi = spatial.semi_axes
+        if not minor > 0:  # regions have no size of 0
+            return PointSkyRegion(spatial.position)
         if major == minor:
             return CircleSkyRegion(spatial.position, major * u.deg)
         return EllipseSkyRegion(
@@ -177,6 +179,8 @@ def _to_region(spatial: SpatialModel) -> Any:
         )
     if isinstance(spatial, (ShellSpatialModel, Shell2SpatialModel)):
         inner, outer = spatial.radii
+        if not outer > 0:
+            return PointSkyRegion(spatial.position)
         if not inner > 0:
             return CircleSkyRegion(spatial.position, outer * u.deg)
         return CircleAnnulusSkyRegion(spatial.position, inner * u.deg, outer * u.deg)
