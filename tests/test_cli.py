@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from astropy.io import fits
 from astropy.table import Table
 
 import imgfit_widgets
@@ -256,6 +257,38 @@ def test_skip_failed_goes_on_and_names_what_is_left_out(demo_store: Path, tmp_pa
         assert list(result["failed"]) == ["2"] and broken.name in result["failed"]["2"]
         assert "run 2 is left out" in answer.err
         assert list(result["datasets"][0]["fov_norm"]) == ["1", "3", "4"]
+
+
+def test_a_run_whose_background_cannot_be_scaled_is_named(demo_store: Path, tmp_path: Path) -> None:
+    """The log said so, if its level let it; and a table of 0 was scaled by 1e33."""
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    events = store / "events_000002.fits.gz"
+    with fits.open(events) as hdus:
+        hdus["EVENTS"].data = hdus["EVENTS"].data[:0]
+        hdus.writeto(events, overwrite=True)
+    config = AnalysisConfig.read(store / "config.yaml")
+    config.datasets.geom.wcs.binsize = "0.1 deg"
+    config.general.log.level = "error"
+    config.write(tmp_path / "c.yaml")
+    answer = run_here("reduce", tmp_path / "c.yaml", "--json")
+    assert answer.status == 0, answer.err
+    assert "its background cannot be scaled" in json.loads(answer.out)["failed"]["2"]
+    assert "run 2 is left out" in answer.err
+
+
+def test_a_failed_fit_leaves_no_result_of_another(demo_store: Path, tmp_path: Path) -> None:
+    config = small(demo_store, tmp_path)
+    out = tmp_path / "out"
+    assert run_here("run", config, demo_store / "models.yaml", "-o", out).status == 0
+    assert json.loads((out / "result.json").read_text())["fit"]["success"] is True
+    far = Models.read(demo_store / "models.yaml")
+    far["bright"].spatial_model.lon_0.value = 80.0
+    far.write(tmp_path / "far.yaml")
+    fails(run_here("run", config, tmp_path / "far.yaml", "-o", out), 2, "bright", "off the map")
+    left = json.loads((out / "result.json").read_text())["fit"]
+    assert left["success"] is False and "off the map" in left["message"]
+    assert not (out / "parameters.ecsv").exists()
 
 
 def test_geometry_is_a_projection_or_that_of_an_image(demo_store: Path, tmp_path: Path) -> None:

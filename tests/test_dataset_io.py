@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
@@ -73,6 +74,14 @@ def test_a_fit_range_does_not_cost_a_mask_of_its_own(dataset):
     assert ranged.mask_fit.data.all()  # as in Gammapy
     assert ranged.with_fit_range(0.1, 100.0) is ranged
     np.testing.assert_array_equal(ranged.with_fit_range(None, None).mask_fit.data, chosen)
+
+
+def test_what_is_written_is_read_however_steep_the_area(dataset, tmp_path):
+    """A whole bin gives many times what the area at its centre does where that rises steeply."""
+    edisp = replace(dataset.edisp, data=5.0 * dataset.edisp.data)
+    dataset._replace(edisp=edisp).write(tmp_path / "steep.fits")
+    again = MapDataset.read(tmp_path / "steep.fits")
+    np.testing.assert_allclose(again.edisp.data, edisp.data, rtol=1e-6)
 
 
 def test_exposure_in_another_unit_is_converted(dataset, file):

@@ -207,3 +207,21 @@ def test_an_exposure_in_coarser_pixels_is_taken_where_the_photons_come_from() ->
         evaluator = Evaluator([data], toy_models(0.1, 0.05, sigma=0.25, background=False))
         images.append(evaluator.npred_of("src", evaluator.x0)[0])
     np.testing.assert_allclose(images[1], images[0], atol=5e-4 * images[0].max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_source_without_any_exposure_has_no_counts_and_fails_in_words(shape: str) -> None:
+    """Sums over no image at all broke off with an internal error."""
+    whole = toy_dataset(3)
+    x = np.arange(whole.geom.shape[1])
+    exposure = whole.exposure.data * (x < 20)
+    exposure[0] = 0.0
+    dark = WcsNDMap(whole.exposure.geom, exposure, "m2 s")
+    dataset = SimpleNamespace(**{**vars(whole), "exposure": dark})
+    models = source(shape, -0.8, 0.1)
+    models[0].spectral_model.index.frozen = False
+    evaluator = Evaluator([dataset], models)
+    assert evaluator.npred_of("src", evaluator.x0)[0].sum() == pytest.approx(0.0, abs=1e-3)
+    seen = with_counts(dataset, np.round(dataset.background.data * 1.02))
+    result = Fit(max_calls=200).solve(seen, models)
+    assert not result.success and "src" in result.message

@@ -107,6 +107,20 @@ def test_a_missing_column_is_named_with_file_and_hdu(tmp_path, number):
             read_irf(path, hdu.name, KINDS[hdu.name])
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, -1.0])
+@pytest.mark.parametrize("column", ["EFFAREA", "MATRIX", "SIGMA_1", "BKG"])
+def test_a_response_without_a_number_of_use_is_refused(tmp_path, column, value):
+    """A PSF of nothing but NaN gave a source eight times as bright."""
+    hdu = next(hdu for hdu in responses(Layout()) if column in hdu.columns.names)
+    hdu.data[column][:] = value
+    path = written(tmp_path, hdu)
+    if column == "BKG" and value == 0.0:
+        assert read_irf(path, hdu.name, "bkg_3d") is not None
+        return
+    with pytest.raises(DataError, match=rf"irf.fits \[{hdu.name}\].*{column} holds no number"):
+        read_irf(path, hdu.name, KINDS[hdu.name])
+
+
 @pytest.mark.parametrize("psf", ["psf_3gauss", "psf_king", "psf_table"])
 def test_damaged_responses_are_refused_or_finite(tmp_path, psf):
     rng = np.random.default_rng(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,11 @@ def test_a_template_is_kept_by_the_path_of_its_image(template: Path, tmp_path: P
     (tmp_path / "far").mkdir()
     models.write(tmp_path / "far" / "models.yaml")
     assert f"filename: {template}\n" in (tmp_path / "far" / "models.yaml").read_text()
+    # However it was named, from another folder.
+    with contextlib.chdir(tmp_path):
+        near = source(TemplateSpatialModel.read(template.name, normalize=False))
+        near.write(Path("far") / "models.yaml", overwrite=True)
+    assert Models.read(tmp_path / "far" / "models.yaml")[0].spatial_model.filename == str(template)
     again = Models.read(tmp_path / "models.yaml")
     spatial = again[0].spatial_model
     assert (spatial.filename, spatial.normalize, spatial.frame) == (

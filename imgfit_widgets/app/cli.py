@@ -205,17 +205,23 @@ def _fit(
     failure: dict[str, Any] | None = None
     try:
         result = solve()
-    except FitError as error:
+    except (InputError, FitError) as error:
         failure = {"success": False, "message": str(error)}
         result = None
+        if args.output is not None:
+            # What an earlier fit left there is of other datasets.
+            for name in ("parameters.ecsv", "models_covariance.dat"):
+                (args.output / name).unlink(missing_ok=True)
+            _write_json(args.output / "result.json", {"fit": failure, "version": __version__})
+        if not isinstance(error, FitError):
+            raise
     values = {} if result is None else _values(datasets)
     fitted = failure if result is None else result.to_dict()
     summary = {**_summary(datasets, timing, failed), **values, "fit": fitted}
     summary = {key: summary[key] for key in SUMMARY_KEYS if key in summary}
     if args.output is not None and result is not None:
         write_fit(datasets.models, result, args.output)
-        text = json.dumps(_finite(summary), indent=2, allow_nan=False)
-        (args.output / "result.json").write_text(text + "\n", encoding="utf-8")
+        _write_json(args.output / "result.json", summary)
     if result is not None and not args.json:
         print(result)
         print(datasets.models)
@@ -223,6 +229,11 @@ def _fit(
         _fail(f"the fit did not succeed: {summary['fit']['message']}", 1)
         return 1, summary
     return 0, summary
+
+
+def _write_json(path: Path, content: Summary) -> None:
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _summary(

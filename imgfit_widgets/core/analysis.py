@@ -150,6 +150,7 @@ class Analysis:
                 progress=progress,
                 executor=self.executor or processes,
                 failed=self.failed if self.skip_failed else None,
+                unused=self.failed,
             )
         self.datasets = self._in_fit_range(datasets)
         self.fit_result = None

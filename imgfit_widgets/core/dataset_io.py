@@ -26,7 +26,14 @@ from .irf.edisp import EDispKernelMap
 from .irf.io import refuse_truncated
 from .irf.psf import PSF_WIDTHS, RAD_BOUNDS, PSFMap
 from .maps import Axes, MapAxis, WcsGeom, WcsNDMap
-from .response_io import EXPOSURE_UNIT, edisp_map, exposure_on, identity_edisp, psf_map
+from .response_io import (
+    EXPOSURE_UNIT,
+    WHOLE_BIN,
+    edisp_map,
+    exposure_on,
+    identity_edisp,
+    psf_map,
+)
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +118,8 @@ def to_hdus(dataset: DatasetParts) -> fits.HDUList:
     if dataset.edisp is not None:
         edisp = dataset.edisp
         axes = [edisp.energy_true, edisp.energy]
-        _add_image(hdus, "EDISP", edisp.geom.to_cube(axes), edisp.data)
+        geom = edisp.geom.to_cube(axes)
+        _add_image(hdus, "EDISP", geom, edisp.data, meta={WHOLE_BIN: True})
         total = MapAxis("energy", edisp.energy.bounds[[0, -1]], edisp.energy.unit)
         geom = edisp.geom.to_cube([edisp.energy_true, total])
         _add_image(hdus, "EDISP_EXPOSURE", geom, edisp.exposure[:, None], EXPOSURE_UNIT)

@@ -329,12 +329,15 @@ class ExtendedSource(Source):
         # The few combinations that matter here, weighted by the counts of each true energy.
         step = max(1, math.isqrt(cube[0].size // _SAMPLED))
         sample = cube[:, ::step, ::step].reshape(len(cube), -1)
-        scale = share / np.maximum(np.abs(sample.mean(axis=1)), 1e-300)
-        scale = np.maximum(scale, 1e-7 * max(float(scale.max()), 1e-300))
+        mean = np.abs(sample.mean(axis=1))
+        scale = share / np.where(mean > 0.0, mean, 1.0)
+        scale = np.maximum(scale, 1e-7 * max(float(scale.max()), 1e-100))
         sample = scale[:, None] * sample
         size, left = np.linalg.eigh(sample @ sample.T)
         least = _EXPOSURE * (_ROUGH if self.rough else 1.0)
-        left = left[:, size > least**2 * max(float(size[-1]), 1e-300)]
+        kept = size > least**2 * max(float(size[-1]), 1e-300)
+        kept[-1] = True  # also where there is no exposure at all
+        left = left[:, kept]
         self._mixing = 1e4 * left / scale[:, None]  # m2 s to cm2 s
         few = (left * scale[:, None]).T
         # Row by row of the map: a product of all would have to copy it.

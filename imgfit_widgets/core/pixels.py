@@ -192,7 +192,9 @@ def few_images(cube: np.ndarray, exact: float = 3e-6) -> tuple[np.ndarray, np.nd
     step = max(1, int(math.sqrt(cube[0].size / 2000.0)))
     sample = np.asarray(cube[:, ::step, ::step], dtype=float).reshape(len(cube), -1)
     values, vectors = np.linalg.eigh(sample @ sample.T)
-    mixing = vectors[:, values > exact**2 * max(float(values[-1]), 1e-300)]
+    kept = values > exact**2 * max(float(values[-1]), 1e-300)
+    kept[-1] = True  # also of a cube that is 0
+    mixing = vectors[:, kept]
     images = mixing.T @ np.asarray(cube, dtype=float).reshape(len(cube), -1)
     return mixing, images.reshape(-1, *cube.shape[1:])
 

@@ -83,6 +83,8 @@ class IrfTable:
     def cube(self, name: str, *axes: IrfAxis) -> np.ndarray:
         """A data column with axes in the given order (files hold them reversed)."""
         data = self.column(name)
+        if name in _POSITIVE and not (data > 0).any():
+            raise DataError(f"{self.where}: column {name} holds no number above 0")
         shape = tuple(len(axis.nodes) for axis in axes)
         if data.shape == shape[::-1]:
             return data.T
@@ -93,6 +95,10 @@ class IrfTable:
         raise DataError(
             f"{self.where}: column {name} has shape {data.shape}, expected {shape[::-1]}"
         )
+
+
+_POSITIVE = {"EFFAREA", "MATRIX", "SIGMA_1", "SIGMA1", "SIGMA", "GAMMA", "RPSF"}
+"""Columns without which a response is none. A background may be 0."""
 
 
 def _read_aeff(table: IrfTable) -> EffectiveAreaTable2D:
@@ -192,6 +198,8 @@ def _rate(table: IrfTable, *axes: IrfAxis) -> FloatArray:
     """The rate of a background table in s-1 MeV-1 sr-1."""
     name = "BGD" if "BGD" in table.names and "BKG" not in table.names else "BKG"
     rate = table.cube(name, *axes).astype(float)
+    if not (rate >= 0).any():
+        raise DataError(f"{table.where}: column {name} holds no number from 0 up")
     unit = table.unit(name)
     if unit.replace(" ", "") not in ("", *_CHAINED_UNITS):
         return rate * _factor(table, name, unit, "s-1 MeV-1 sr-1")

@@ -25,6 +25,10 @@ from ..progress import Progress, silent
 BoolArray = NDArray[np.bool_]
 
 
+_NONE = 1e-6
+"""Part of the counts that a background has to have to be scaled to them."""
+
+
 @dataclass(frozen=True)
 class Matched:
     """A run's background, matched to its counts.
@@ -100,7 +104,8 @@ class FoVBackground:
         used = valid & keep
         n_counts, n_background = float(counts[used].sum()), float(background[used].sum())
         outside = "" if keep.all() else " outside of the exclusions"
-        if n_background <= self.min_npred_background:
+        # Next to nothing is what a table without a rate leaves between its nodes.
+        if n_background <= max(self.min_npred_background, _NONE * n_counts):
             limit = (
                 f"at least {self.min_npred_background:g}" if self.min_npred_background else "any"
             )

@@ -51,6 +51,7 @@ class Run:
     node_offset: FloatArray  # (v, u)
     responses: OffsetResponses
     gti: GTI
+    problem: str  # why its mask is empty, if its background cannot be scaled
 
     @property
     def maps(self) -> list[str]:
@@ -178,6 +179,7 @@ def reduce_run(
         node_offset=at_nodes,
         responses=responses,
         gti=observation.gti,
+        problem=matched.problem,
     )
 
 

@@ -34,6 +34,7 @@ def reduce_observations(
     progress: Progress = silent,
     executor: Executor | None = None,
     failed: dict[int, str] | None = None,
+    unused: dict[int, str] | None = None,
 ) -> Datasets:
     """Reduce observations to datasets.
 
@@ -52,6 +53,8 @@ def reduce_observations(
     failed : dict, optional
         Where to put the runs that cannot be reduced, with their reasons, and go on without them;
         by default the first one ends the reduction.
+    unused : dict, optional
+        Where to put those whose background cannot be scaled; they add nothing, as in Gammapy.
 
     Raises
     ------
@@ -72,6 +75,8 @@ def reduce_observations(
     total = len(observations)
     for index, (observation, run) in enumerate(zip(observations, reduced, strict=True)):
         share = part(progress, (index + 0.95) / total, (index + 1) / total)
+        if isinstance(run, Run) and run.problem and unused is not None:
+            unused[observation.obs_id] = run.problem
         if isinstance(run, str):
             log.warning("Observation %d is left out: %s", observation.obs_id, run)
             if failed is not None:

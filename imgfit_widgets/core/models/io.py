@@ -151,10 +151,14 @@ def write_models(
     path = Path(path).expanduser()
     covariance_path = path.with_name(f"{path.stem}_covariance.dat")
     data = models_to_dict(models, full_output)
-    # A file in the same folder is named without it, as in Gammapy, so that the folder can move.
+    # A file in the same folder is named without it, as in Gammapy, so that the folder can move;
+    # any other from the root, as it is not beside this one.
     for spatial in _with_files(data):
-        if Path(spatial["filename"]).expanduser().absolute().parent == path.absolute().parent:
-            spatial["filename"] = Path(spatial["filename"]).name
+        file = Path(spatial["filename"]).expanduser()
+        if file.absolute().parent == path.absolute().parent:
+            spatial["filename"] = file.name
+        elif not spatial["filename"].startswith("$"):
+            spatial["filename"] = str(file.absolute())
     targets = [path]
     if write_covariance and len(models.parameters):
         data["covariance"] = covariance_path.name
