@@ -356,14 +356,29 @@ def test_two_visitors_do_not_disturb_each_other(browser, server):
         one.fit()
 
 
-def test_a_page_that_is_left_leaves_no_kernel(browser, server):
+def test_a_page_asks_before_work_is_lost(workbench):
+    """A reload began anew without a word; to stay keeps the kernel."""
+    page, asked = workbench.page, []
+    workbench.add_source(0.3, 0.2)
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("() => { location.reload(); }")
+    until(page, lambda: asked == ["beforeunload"], "the question")
+    workbench.press(".imgfit-undo")
+    workbench.wait_for_models()
+
+
+@pytest.mark.parametrize("worked", [False, True])
+def test_a_page_that_is_left_leaves_no_kernel(browser, server, worked):
     with visit(browser, server) as visitor:
         page = visitor.page
         page.locator(".imgfit-workbench").wait_for()
-        with page.expect_request("**/voila/api/shutdown/*") as asked:
-            page.reload(wait_until="commit")
-        kernel = asked.value.url.rpartition("/")[2]
-        answer = f"{server.address}/api/kernels/{kernel}"
+        if worked:
+            visitor.wait_for_maps()
+            visitor.add_source(0.3, 0.2)
+            page.once("dialog", lambda dialog: dialog.accept())
+        data = page.locator("#jupyter-config-data").text_content()
+        answer = f"{server.address}/api/kernels/{json.loads(data)['kernelId']}"
+        page.reload(wait_until="commit")
         until(page, lambda: page.request.get(answer).status == 404, "the end of the kernel")
         visitor.wait_for_maps()
 
