@@ -12,7 +12,7 @@ import pytest
 from scipy.ndimage import convolve
 
 from imgfit_widgets import Analysis, AnalysisConfig
-from imgfit_widgets.core.errors import DataError, ModelError
+from imgfit_widgets.core.errors import ConfigError, DataError, ModelError
 from imgfit_widgets.core.estimators.display import MAP_KINDS, ResidualMap, display_map
 from imgfit_widgets.core.estimators.excess import disk_sum, excess_maps, sqrt_ts
 from imgfit_widgets.core.files import read_datasets
@@ -215,6 +215,17 @@ def test_fit_without_models_is_refused(walk):
     finally:
         for dataset, models in zip(other.datasets, kept, strict=True):
             dataset.models = models
+
+
+def test_half_of_the_edges_of_the_excess_map_are_no_edges(walk):
+    analysis, _ = walk
+    edges = analysis.config.excess_map.energy_edges
+    edges.min, edges.max = "1 TeV", "10 TeV"
+    try:
+        with pytest.raises(ConfigError, match=r"excess_map\.energy_edges\.nbins: not set"):
+            analysis.get_excess_map()
+    finally:
+        edges.min = edges.max = None
 
 
 def test_disk_sum_is_a_convolution_with_a_disk():

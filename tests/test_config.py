@@ -264,6 +264,7 @@ UNSUPPORTED = [
     ("datasets.safe_mask.parameters", {"offset_max": 10**400}, "expected an angle"),
     ("datasets.geom.wcs.binsize", "9 deg", "less than one pixel"),
     ("datasets.geom.wcs.binsize", "0.01 arcsec", "larger pixels"),
+    ("datasets.geom.wcs.binsize_irf", "0.0001 deg", "expected larger pixels"),
 ]
 
 SUPPORTED = [

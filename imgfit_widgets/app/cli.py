@@ -268,7 +268,7 @@ def _values(datasets: Any) -> Summary:
 
 def _assign(models: Any, assignment: str) -> None:
     """Set ``MODEL.PARAM=VALUE``."""
-    target, equals, value = assignment.partition("=")
+    target, equals, value = assignment.rpartition("=")  # a name may hold one
     model, dot, parameter = target.strip().rpartition(".")
     expected = f"--set {assignment}: expected MODEL.PARAM=VALUE"
     if not equals or not dot:

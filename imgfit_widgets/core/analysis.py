@@ -223,7 +223,10 @@ class Analysis:
         log.info("Computing excess maps.")
         settings = self.config.excess_map
         edges = None
-        if all(field.value is not None for field in settings.energy_edges.fields()):
+        missing = [field for field in settings.energy_edges.fields() if field.value is None]
+        if missing and len(missing) < len(settings.energy_edges.fields()):
+            raise ConfigError(f"{missing[0].path}: not set; expected {missing[0].expected}")
+        if not missing:
             axis = MapAxis.from_energy_bounds(*(f.value for f in settings.energy_edges.fields()))
             edges = axis.edges
         try:

@@ -56,6 +56,8 @@ MAPS = ("counts", "exposure", "background", "psf", "edisp")
 IRFS = ("aeff", "edisp", "psf", "bkg")
 MAX_BINS = 200_000_000
 """Bins of one map; more would not fit into memory."""
+PSF_NUMBERS = 44
+"""What the PSF is made of at one place and true energy."""
 
 WITHOUT_EFFECT = (
     *("datasets.on_region", "datasets.containment_correction"),
@@ -559,6 +561,13 @@ class AnalysisConfig(Section):
             raise ConfigError(
                 f"{wcs.path_of('binsize')}: {wcs.binsize} makes maps of {bins:.1e} bins, "
                 f"more than {MAX_BINS:.0e}; expected larger pixels, a smaller map or fewer bins"
+            )
+        nodes = float(size[0] / wcs.binsize_irf) * float(size[1] / wcs.binsize_irf)
+        numbers = PSF_NUMBERS * nodes * min(axes.energy_true.nbins or bands, MAX_BINS)
+        if numbers > MAX_BINS:
+            raise ConfigError(
+                f"{wcs.path_of('binsize_irf')}: {wcs.binsize_irf} makes responses of "
+                f"{numbers:.1e} numbers, more than {MAX_BINS:.0e}; expected larger pixels"
             )
 
 
