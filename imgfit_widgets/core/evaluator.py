@@ -534,19 +534,22 @@ class DatasetTerm:
         """Statistic; adds to ``gradient`` (by all parameters, canonical units) if given."""
         regions = self.settle(p)
         factor = self.factor(p)
+        if gradient is None:
+            stat = self.outside.stat(factor)
+            for region in regions:
+                mu = region.predicted(factor, self._states(region, p, False))
+                stat += region.poisson.sum(mu) + region.offset
+            return stat
         stat, by_factor = self.outside.stat_and_slope(factor)
         for region in regions:
-            states = self._states(region, p, gradient is not None)
+            states = self._states(region, p, True)
             mu = region.predicted(factor, states)
-            if gradient is None:
-                stat += region.poisson.sum(mu) + region.offset
-                continue
             part, slope = region.poisson.sum_and_slope(mu)
             stat += part + region.offset
             by_factor = by_factor + sum_of_product(slope, region.background)
             for state, cut in zip(states, region.slices, strict=True):
                 state.source.add_gradient(state, slope[cut], gradient)
-        if gradient is not None and self.norm is not None:
+        if self.norm is not None:
             self.norm.add_gradient(p, by_factor, gradient)
         return stat
 

@@ -326,7 +326,7 @@ class SmoothGrid:
 
         None if either has a node that holds nothing.
         """
-        i, j = cell = math.floor(x), math.floor(y)
+        cell = i, j = math.floor(x), math.floor(y)
         if cell != self._both_cell:
             self._gather(i, j)
             other._gather(i, j)
@@ -362,12 +362,12 @@ class SmoothGrid:
         self._cell, self._largest = (i, j), None
 
 
-@lru_cache(maxsize=16)
 def _basis(tx: float, ty: float, cubic: bool) -> np.ndarray:
     """Weights of 16 nodes for a position between them, and their derivatives: shape (3, 16)."""
-    along_x, along_y = (np.array(_keys(t) if cubic else _linear(t)) for t in (tx, ty))
-    both = along_y[:, None, :, None] * along_x[None, :, None, :]
-    return np.asarray(both.reshape(4, 16)[:3])
+    along = _keys if cubic else _linear
+    (x, by_x), (y, by_y) = along(tx), along(ty)
+    rows = np.array((y, y, by_y, x, by_x, x))
+    return np.asarray((rows[:3, :, None] * rows[3:, None, :]).reshape(3, 16))
 
 
 def _keys(t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -179,8 +179,15 @@ class BandSums:
             self.fixed - other.fixed,
         )
 
+    def stat(self, factor: np.ndarray) -> float:
+        """Statistic of ``factor * background``."""
+        if factor.min() < FLOOR:
+            return self.stat_and_slope(factor)[0]
+        stat = 2.0 * (factor @ self.background - self.counts @ np.log(factor))
+        return float(stat) + self._constant
+
     def stat_and_slope(self, factor: np.ndarray) -> tuple[float, np.ndarray]:
-        """Statistic of ``factor * background`` and its derivative by each band's factor.
+        """The same, and its derivative by each band's factor.
 
         Bends below `FLOOR` as `PoissonTerm` does.
         """
