@@ -179,15 +179,16 @@ class ExtendedSource(Source):
         half = max(far, 0.5 * (grown + far + psf) + self._margin)
         own_box = self._box_around(lon, lat, grown + self._margin)
         step = 0.0 if self.rough else self._response.exposure_step(own_box, _MAX_CELL_DEG)
-        cell, blurred = self._cell_size(mixture, values, step)
+        cell, blurred, stepped = self._cell_size(mixture, values, step)
         self._parts = 1
         if not self.rough and self._response.exposure_step(own_box, cell) > EDGE:
             # A step under the source has structure of its own, which only the PSF smooths.
             pixel = self._response.exposure_pixel
             finest = _SMALL * own, _FINEST * pixel
-            if finest[1] < finest[0] < min(cell, blurred):
+            if finest[1] < finest[0] < min(cell, stepped):
                 self._reach_range = _SHRUNK * own, grown
-            cell = max(min(cell, blurred, max(finest)), 2.0 * half / _MAX_CELLS)
+            cell = max(min(cell, stepped, max(finest)), 2.0 * half / _MAX_CELLS)
+            blurred = stepped
             self._parts = int(np.clip(math.ceil(cell / (_ACROSS_EDGE * pixel)), 2, 16))
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         self._own_fineness = self._fineness(values) if cell > blurred else None
@@ -237,27 +238,28 @@ class ExtendedSource(Source):
 
     def _cell_size(
         self, mixture: np.ndarray, values: np.ndarray, step: float
-    ) -> tuple[float, float]:
-        """The largest cell (deg) that holds what the PSF lets through of the shape, and of a point.
+    ) -> tuple[float, float, float]:
+        """The largest cells (deg) that hold what the PSF lets through.
 
-        Larger for shapes without much structure; then it holds until they are finer by a quarter.
-        Instead of a point, of a Gaussian times a step of the exposure of some height.
+        Of the shape; of a point; of the shape times a step of the exposure of some height, which a
+        Gaussian shows less of than a point. The first are larger for shapes without much
+        structure; then they hold until these are finer by a quarter.
         """
         widths = self._response.widths[self._used]
         weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
         cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
         passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
         alias = _ALIAS * (_ROUGH if self.rough else 1.0)
-        sharp = passed
+        enough = int(np.searchsorted(passed, alias))
+        blurred = stepped = float(cells[max(enough - 1, 0)])
         if isinstance(self.spatial, GaussianSpatialModel):
             # Along its steepest line, far above its own wave numbers.
             size = math.sqrt(2.0 * math.pi) * self._fineness(values)
             sharp = passed * np.minimum(step * cells / (math.pi * max(size, 1e-6)), 1.0)
-        enough = int(np.searchsorted(sharp, alias))
-        blurred = float(cells[max(enough - 1, 0)])
+            stepped = float(cells[max(int(np.searchsorted(sharp, alias)) - 1, 0)])
         self._smallest = None
         if isinstance(self.spatial, TemplateSpatialModel):
-            return blurred, blurred
+            return blurred, blurred, stepped
         shrunk, names = values.copy(), self.spatial.shape_names
         for i, name in enumerate(names):
             if name in self.spatial.size_names:
@@ -276,7 +278,7 @@ class ExtendedSource(Source):
         held = int(np.searchsorted(passed, alias))
         if held > enough:
             self._smallest = 0.75 * self._fineness(values)
-        return float(cells[max(held - 1, 0)]), blurred
+        return float(cells[max(held - 1, 0)]), blurred, stepped
 
     def _box_around(self, lon: float, lat: float, reach: float) -> tuple[int, int, int, int]:
         """Pixels within a distance (deg) of a position; the whole map where that is hard to say."""
