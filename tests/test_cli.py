@@ -260,7 +260,7 @@ def test_skip_failed_goes_on_and_names_what_is_left_out(demo_store: Path, tmp_pa
 
 
 def test_a_run_whose_background_cannot_be_scaled_is_named(demo_store: Path, tmp_path: Path) -> None:
-    """The log said so, if its level let it; and a table of 0 was scaled by 1e33."""
+    """The log said so, if its level let it."""
     store = tmp_path / "store"
     shutil.copytree(demo_store, store)
     events = store / "events_000002.fits.gz"

@@ -655,3 +655,12 @@ def test_an_adaptive_ring_is_gammapys_in_its_accuracy(
     used = ours.mask_safe.data.astype(bool)
     assert used.sum() > 500
     np.testing.assert_allclose(ours.background.data[used], expected[used], rtol=1e-5)
+
+
+def test_a_background_of_next_to_nothing_is_not_scaled():
+    """A table of 0 leaves a trace between its nodes, which was scaled by 1e33."""
+    counts, everywhere = np.ones((1, 4, 4)), np.ones((1, 4, 4), dtype=bool)
+    found = FoVBackground().run(counts, 1e-32 * counts, everywhere, everywhere, (0.02, 0.02))
+    assert "cannot be scaled" in found.problem
+    usual = FoVBackground().run(counts, 0.5 * counts, everywhere, everywhere, (0.02, 0.02))
+    assert not usual.problem and usual.norm == 2.0
