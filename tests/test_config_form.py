@@ -8,6 +8,7 @@ from imgfit_widgets.core.config import AnalysisConfig
 from imgfit_widgets.session import Session
 from imgfit_widgets.widgets.config_editor import ConfigEditor
 from imgfit_widgets.widgets.config_fields import Fold
+from imgfit_widgets.widgets.lean import is_shown
 from imgfit_widgets.widgets.options_form import LIKE_IMAGE
 
 METHOD, MASKS = "datasets.background.method", "datasets.safe_mask.methods"
@@ -30,7 +31,7 @@ def put(editor, path, value):
 
 def seen(widget):
     """Labels of the lines of options that are not hidden."""
-    if widget.layout.display == "none":
+    if not is_shown(widget):
         return []
     if hasattr(widget, "label"):
         return [widget.label]
@@ -123,11 +124,11 @@ def test_folded_parts_count_what_is_set_and_open_for_a_mistake(session, editor):
         "Select runs", "Maps to make", "Excess maps", "Files and processes", "Log",
     }  # fmt: skip
     part = folds["Select runs"]
-    assert all(fold.body.layout.display == "none" for fold in folds.values())
+    assert not any(is_shown(fold.body) for fold in folds.values())
     put(editor, "observations.obs_cone.radius", "3 deg")
     assert part.head.description == "Select runs · 1 set"
     put(editor, "observations.obs_cone.lat", "120 deg")
-    assert part.body.layout.display is None
+    assert is_shown(part.body)
     assert "from -90 to 90 deg" in editor.editors["observations.obs_cone.lat"].message
     session.attempt(session.reduce)
     put(editor, "general.n_jobs", "0")
@@ -137,7 +138,7 @@ def test_folded_parts_count_what_is_set_and_open_for_a_mistake(session, editor):
 def test_the_projection_is_linked_and_refuses_what_is_no_image(session, editor, tmp_path):
     row = editor.projection
     row.choice.value = "TAN"
-    assert session.geometry == "TAN" and row._file.layout.display == "none"
+    assert session.geometry == "TAN" and not is_shown(row._file)
     row.choice.value = LIKE_IMAGE
     assert "Still TAN" in row.message and editor.reduce_button.disabled
     row.path.value = str(tmp_path / "none.fits")

@@ -24,6 +24,7 @@ from imgfit_widgets.core.models.spatial_base import separation_angle
 from imgfit_widgets.core.profile_result import MinosError
 from imgfit_widgets.session import Session
 from imgfit_widgets.widgets.inference_panel import BUTTONS, InferencePanel
+from imgfit_widgets.widgets.lean import is_shown
 from imgfit_widgets.widgets.map_evidence import curves_of
 from imgfit_widgets.widgets.map_hand import shape_values
 from imgfit_widgets.widgets.map_panel import TS_MAP
@@ -92,10 +93,10 @@ def test_errors_of_both_sides_stand_in_the_results(fitted):
 def test_profile_and_contour_are_drawn(fitted):
     panel = InferencePanel(fitted)
     assert panel.parameter.value == "sigma" and (panel.x.value, panel.y.value) == ("lon_0", "lat_0")
-    assert panel.profile.layout.display == panel.contour.layout.display == "none"
+    assert not is_shown(panel.profile) and not is_shown(panel.contour)
     press(fitted, panel.lines["find_profile"].ask)
     profile = fitted.answer("find_profile").value
-    assert panel.profile.layout.display is None
+    assert is_shown(panel.profile)
     np.testing.assert_array_equal(panel.profile.line.y, profile.delta)
     panel.y.value = "sigma"
     press(fitted, panel.lines["find_contour"].ask)
@@ -243,15 +244,15 @@ def test_the_editor_offers_every_shape_and_spectrum_in_words(session):
 def test_a_template_is_asked_for_by_its_path(session, tmp_path):
     editor = ModelEditor(session)
     name = session.add_source(*session.dataset.geom.center_lonlat)
-    assert editor.shape.path.layout.display == "none"
+    assert not is_shown(editor.shape.path)
     editor.shape.select.value = "template"
-    assert editor.shape.path.layout.display is None
+    assert is_shown(editor.shape.path)
     assert session.models[name].spatial_model.tag[-1] == "point", "until there is an image"
     editor.shape.path.value = str(tmp_path / "none.fits")
     assert "No such file" in editor.shape.refusal.value
     assert "imgfit-invalid" in editor.shape.path._dom_classes
     editor.shape.select.value = "disk"
-    assert editor.shape.path.layout.display == "none" and editor.shape.refusal.value == ""
+    assert not is_shown(editor.shape.path) and editor.shape.refusal.value == ""
 
 
 def test_links_and_priors_hide_behind_a_row_and_show_below_it(session):
@@ -259,7 +260,7 @@ def test_links_and_priors_hide_behind_a_row_and_show_below_it(session):
     lon, lat = session.dataset.geom.center_lonlat
     first, second = session.add_source(lon, lat), session.add_source(lon + 0.3, lat)
     line = next(r for r in editor.rows if r.parameter.name == "lat_0")
-    assert line.ties is None and line.note.layout.display == "none"
+    assert line.ties is None and not is_shown(line.note)
     line.more.click()
     line.ties.link.value = f"{first}.lat_0"
     assert session.models[second].spatial_model.lat_0.leader.owner == first
@@ -274,9 +275,9 @@ def test_links_and_priors_hide_behind_a_row_and_show_below_it(session):
     assert "is not a number" in line.ties.refusal.value
     line.ties.prior.value = "none"
     line.ties.link.value = "none"
-    assert line.note.layout.display == "none"
+    assert not is_shown(line.note)
     line.more.click()
-    assert line.ties.layout.display == "none"
+    assert not is_shown(line.ties)
 
 
 def test_the_frame_and_the_datasets_of_a_source_are_chosen(session):
@@ -284,7 +285,7 @@ def test_the_frame_and_the_datasets_of_a_source_are_chosen(session):
     name = session.add_source(*session.dataset.geom.center_lonlat)
     editor.shape.frame.value = "icrs"
     assert session.models[name].frame == "icrs"
-    assert editor.datasets.layout.display == "none", "there is only one"
+    assert not is_shown(editor.datasets), "there is only one"
     dataset = session.dataset
     from imgfit_widgets.core.dataset import Datasets, MapDataset
 
@@ -298,7 +299,7 @@ def test_the_frame_and_the_datasets_of_a_source_are_chosen(session):
         dataset.mask_safe,
     )
     session.set_datasets(Datasets([dataset, other]))
-    assert editor.datasets.layout.display is None
+    assert is_shown(editor.datasets)
     assert editor.datasets.select.value == ("stacked", "other")
     editor.datasets.select.value = ("other",)
     assert session.models[name].datasets_names == ["other"]

@@ -16,6 +16,7 @@ from imgfit_widgets.core.models import (
 )
 from imgfit_widgets.session import Session
 from imgfit_widgets.widgets.gestures import Hit
+from imgfit_widgets.widgets.lean import is_shown
 from imgfit_widgets.widgets.map_panel import BY_HAND
 from imgfit_widgets.widgets.map_viewer import MapViewer, overlays_of, scientific
 
@@ -53,7 +54,7 @@ def send(figure, kind, x=0.0, y=0.0, **more):
 
 
 def hidden(widget):
-    return widget.layout.display == "none"
+    return not is_shown(widget)
 
 
 def shape_of(session, name):
@@ -509,12 +510,12 @@ def test_bands_datasets_and_true_energies_can_be_chosen(excluding):
     assert np.nansum(figure.data) == (session.dataset.counts.data * session.dataset.mask)[0].sum()
 
     viewer.main.kind.value = "exposure"
-    assert viewer.main.true_band.layout.display is None
+    assert is_shown(viewer.main.true_band)
     viewer.main.true_band.value = 3
     plane = session.dataset.exposure.data[3]
     np.testing.assert_allclose(figure.data, np.where(plane > 0, plane, np.nan))
     viewer.main.kind.value = "mask"
-    assert viewer.main.true_band.layout.display == "none"
+    assert not is_shown(viewer.main.true_band)
     np.testing.assert_array_equal(figure.data, session.dataset.mask[0])
 
     saved = session.export_session()[1]

@@ -17,6 +17,7 @@ from imgfit_widgets.reducing import check_geometry, run_of
 from imgfit_widgets.session import Session
 from imgfit_widgets.task import Owner, Task
 from imgfit_widgets.widgets.config_editor import ConfigEditor, left_out_words
+from imgfit_widgets.widgets.lean import is_shown
 from imgfit_widgets.widgets.workbench import ErrorBar, Workbench
 
 
@@ -114,16 +115,16 @@ def test_the_session_file_keeps_what_is_asked_of_reduction_and_fit(coarse):
 def test_a_run_that_fails_is_named_with_the_remedy_and_taken_out_by_a_button(broken):
     session = Session(broken)
     bar = ErrorBar(session)
-    assert bar.without.layout.display == "none"
+    assert not is_shown(bar.without)
     session.reduce().wait(60)
     assert session.task.status == "failed" and session.failed_run == 2
     assert session.error.startswith("observation 2: ") and session.datasets is None
     assert "“Go on without runs that fail”, or reduce without run 2" in session.error
-    assert bar.without.layout.display is None
+    assert is_shown(bar.without)
     assert bar.without.description == "Reduce without run 2"
     bar.without.click()
     session.task.wait(60)
-    assert session.task.status == "done" and bar.without.layout.display == "none"
+    assert session.task.status == "done" and not is_shown(bar.without)
     assert session.config.observations.obs_ids == [1, 3, 4]
     assert [run.obs_id for run in session.dataset.runs] == [1, 3, 4]
     assert session.failed == {}
@@ -138,9 +139,9 @@ def test_runs_that_are_skipped_are_listed_with_their_reasons(broken):
     assert session.task.status == "done" and list(session.failed) == [2]
     assert [run.obs_id for run in session.dataset.runs] == [1, 3, 4]
     assert "1 run is left out:" in editor.left_out.value and "<b>2</b>" in editor.left_out.value
-    assert editor.left_out.layout.display is None
+    assert is_shown(editor.left_out)
     session.set_datasets(session.datasets[:1])
-    assert session.failed == {} and editor.left_out.layout.display == "none"
+    assert session.failed == {} and not is_shown(editor.left_out)
     assert left_out_words({3: "a <b", 4: "c"}).startswith("2 runs are left out:")
     assert "a &lt;b" in left_out_words({3: "a <b"})
 

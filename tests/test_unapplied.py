@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from imgfit_widgets.widgets.config_editor import ConfigEditor
+from imgfit_widgets.widgets.lean import is_shown
 from imgfit_widgets.widgets.model_editor import ModelEditor
 
 BINSIZE = "datasets.geom.wcs.binsize"
 
 
 def hidden(widget):
-    return widget.layout.display == "none"
+    return not is_shown(widget)
 
 
 def test_reduce_takes_the_yaml_text_that_is_not_applied_yet(session):

@@ -23,6 +23,7 @@ from imgfit_widgets.core.models import Models
 from imgfit_widgets.session import Session
 from imgfit_widgets.widgets.config_editor import ConfigEditor
 from imgfit_widgets.widgets.fit_panel import FitPanel
+from imgfit_widgets.widgets.lean import is_shown
 from imgfit_widgets.widgets.model_editor import ModelEditor
 from imgfit_widgets.widgets.numbers import (
     count_text,
@@ -152,11 +153,11 @@ def test_reduce_button_says_why_it_waits_and_what_is_stale(session):
     editor.editors[BINSIZE].input.value = "0.1 deg"
     assert "Changed since the last reduction" in editor.reason.value
     editor.reduce_button.click()
-    assert editor.reduce_button.disabled and editor.cancel_button.layout.display is None
+    assert editor.reduce_button.disabled and is_shown(editor.cancel_button)
     editor.cancel_button.click()
     session.task.wait(60)
     assert session.task.status == "cancelled"
-    assert not editor.reduce_button.disabled and editor.cancel_button.layout.display == "none"
+    assert not editor.reduce_button.disabled and not is_shown(editor.cancel_button)
 
 
 def test_yaml_goes_out_and_comes_in(session):
@@ -289,7 +290,7 @@ def test_a_source_is_renamed_in_its_field_and_a_bad_name_is_refused_there(sessio
     editor = ModelEditor(session)
     name = session.add_source(*session.dataset.geom.center_lonlat)
     field = editor.name_field
-    assert field.input.value == name and field.layout.display is None
+    assert field.input.value == name and is_shown(field)
     field.input.value = "Crab"
     assert session.models.names == ["Crab", "stacked-bkg"] and session.selected == "Crab"
     assert editor.list.children[0].children[1].description == "Crab"
@@ -301,7 +302,7 @@ def test_a_source_is_renamed_in_its_field_and_a_bad_name_is_refused_there(sessio
     session.undo()
     assert field.input.value == name and editor.list.children[0].children[1].description == name
     session.select("stacked-bkg")
-    assert field.layout.display == "none"
+    assert not is_shown(field)
 
 
 def test_rows_of_models_that_are_gone_stop_following(session):
@@ -370,18 +371,18 @@ def test_a_failed_fit_is_explained_in_words(session):
 
 def test_results_show_what_the_fit_found_and_when_it_is_stale(session):
     results = Results(session)
-    assert "No fit yet" in results.body.value and results.note.layout.display == "none"
+    assert "No fit yet" in results.body.value and not is_shown(results.note)
     name = session.add_source(*session.dataset.geom.center_lonlat)
     session.fit().wait(60)
     result, body = session.fit_result, results.body.value
     lat = measurement(result.value(name, "lat_0"), result.error(name, "lat_0"), "deg")
     assert lat in body and f"{result.stat:.2f}" in body
     assert f"{result.ts[name].ts:.1f}" in body and f"{result.ts[name].sigma:.1f} σ" in body
-    assert "imgfit-correlation" in body and results.note.layout.display == "none"
+    assert "imgfit-correlation" in body and not is_shown(results.note)
     session.models[name].spatial_model.lat_0.value += 0.1
-    assert "changed since this fit" in results.note.value and results.note.layout.display is None
+    assert "changed since this fit" in results.note.value and is_shown(results.note)
     session.undo()
-    assert results.note.layout.display == "none"
+    assert not is_shown(results.note)
 
 
 def test_results_can_be_taken_home(session):
@@ -406,12 +407,12 @@ def test_the_workbench_has_all_names_that_others_rely_on(session):
 def test_errors_are_shown_and_dismissed(session):
     workbench = Workbench(session)
     bar = workbench.error_bar
-    assert bar.layout.display == "none"
+    assert not is_shown(bar)
     session.attempt(session.set_models, "components: <b>")
-    assert bar.layout.display is None and "components" in bar.message.value
+    assert is_shown(bar) and "components" in bar.message.value
     assert "<b>" not in bar.message.value
     bar.dismiss.click()
-    assert session.error == "" and bar.layout.display == "none"
+    assert session.error == "" and not is_shown(bar)
 
 
 def test_a_workbench_takes_whatever_is_at_hand(session, small, tmp_path):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 from bqplot import Axis, Figure, LinearScale, Lines, Scatter
 from numpy.typing import ArrayLike, NDArray
 from traitlets import Float, Tuple, Unicode, observe
 
 from ..core.profile import Contour, StatProfile
+from . import lean
+from .lean import show
 from .numbers import unit_text
 from .palette import nice_step, separate
-from .style import row, show, text
+from .style import row, text
 
 FloatArray = NDArray[np.float64]
 
@@ -60,7 +61,7 @@ def _round_values(low: float, high: float, number: int) -> FloatArray:
     return np.array([float(f"{index * step:.6g}") for index in range(first, last + 1)])
 
 
-class CutEditor(widgets.VBox):
+class CutEditor(lean.VBox):
     """The histogram of a map's values, on a logarithmic scale, and its two cuts.
 
     ``cuts`` is (low, high); it can be linked to a `SkyFigure`'s trait of the same name.
@@ -88,17 +89,18 @@ class CutEditor(widgets.VBox):
         self._axes = _axes(self._x, self._y, "", "log₁₀ (1 + pixels)")
         figure = _figure([self.bars, self.marker], self._axes, 140, left=56)
         style = {"description_width": "initial"}
-        self.low = widgets.FloatText(description="from", style=style, layout={"width": "130px"})
-        self.high = widgets.FloatText(description="to", style=style, layout={"width": "130px"})
-        self.slider = widgets.FloatRangeSlider(
+        self.low = lean.FloatText(description="from", style=style, layout={"width": "130px"})
+        self.high = lean.FloatText(description="to", style=style, layout={"width": "130px"})
+        self.slider = lean.FloatRangeSlider(
             readout=False, continuous_update=True, layout={"width": "auto", "flex": "1 1 120px"}
         )
         self._range = (0.0, 1.0)
         self._before: tuple[float, float] | None = None
         self.reason = text(classes="imgfit-reason imgfit-failed")
         show(self.reason, False)
-        super().__init__([figure, row(self.low, self.slider, self.high), self.reason])
-        self.add_class("imgfit-cuts")
+        super().__init__(
+            [figure, row(self.low, self.slider, self.high), self.reason], classes="imgfit-cuts"
+        )
         self._show_cuts()
         self.low.observe(self._typed, "value")
         self.high.observe(self._typed, "value")
@@ -173,7 +175,7 @@ class CutEditor(widgets.VBox):
             self.cuts = (low, high)
 
 
-class ProfileChart(widgets.VBox):
+class ProfileChart(lean.VBox):
     """The rise of the statistic along a parameter, with lines where it has risen by 1 and 4."""
 
     def __init__(self) -> None:
@@ -186,8 +188,9 @@ class ProfileChart(widgets.VBox):
             x=_NOTHING, y=_NOTHING, scales=scales, colors=[MUTED], line_style="dashed"
         )
         self._axes = _axes(self._x, self._y, "", "rise")
-        super().__init__([_figure([self.levels, self.line], self._axes, 170)])
-        self.add_class("imgfit-profile")
+        super().__init__(
+            [_figure([self.levels, self.line], self._axes, 170)], classes="imgfit-profile"
+        )
 
     def draw(self, profile: StatProfile) -> None:
         """Show a profile; points where the others found no minimum are left out."""
@@ -205,7 +208,7 @@ class ProfileChart(widgets.VBox):
             self.levels.y = np.array([1.0, 1.0, np.nan, 4.0, 4.0])
 
 
-class ContourChart(widgets.VBox):
+class ContourChart(lean.VBox):
     """Closed lines of two parameters around the minimum, which is marked."""
 
     def __init__(self) -> None:
@@ -218,8 +221,7 @@ class ContourChart(widgets.VBox):
         self._axes = _axes(self._x, self._y, "", "")
         self._axes[1].label_offset = "50px"  # clear of numbers such as -0.2345
         self.figure = _figure([self.lines, self.best], self._axes, 230, left=74)
-        super().__init__([self.figure])
-        self.add_class("imgfit-contour")
+        super().__init__([self.figure], classes="imgfit-contour")
 
     def draw(self, contours: Sequence[Contour]) -> None:
         """Show contours of one pair of parameters."""

@@ -16,10 +16,12 @@ import ipywidgets as widgets
 
 from ..core.errors import ImgfitError
 from ..session import Session
+from . import lean
 from .config_fields import FieldEditor, Fold, FormRow
+from .lean import show
 from .options_form import BackgroundOptions, ProjectionRow, SafeMaskOptionsForm
 from .progress import ProgressBar
-from .style import Panel, button, card_head, escape, row, show, switch, text
+from .style import Panel, button, card_head, escape, row, switch, text
 from .yaml_view import YamlView
 
 _WCS = "datasets.geom.wcs"
@@ -125,25 +127,26 @@ class ConfigEditor(Panel):
     def __init__(self, session: Session) -> None:
         self.rows: list[FormRow] = []
         self.projection = ProjectionRow(session)
-        self.skip = widgets.Checkbox(
-            description="Go on without runs that fail", indent=False, value=session.skip_failed
-        ).add_class("imgfit-skip-failed")
-        self.skip.tooltip = "Runs that cannot be used are left out and listed with their reasons"
+        self.skip = lean.Checkbox(
+            description="Go on without runs that fail",
+            indent=False,
+            value=session.skip_failed,
+            tooltip="Runs that cannot be used are left out and listed with their reasons",
+            classes="imgfit-skip-failed",
+        )
         self.read = button("Read these datasets", "Instead of a reduction", "imgfit-read-datasets")
-        self.form = widgets.VBox(list(self._groups(session))).add_class("imgfit-form")
+        self.form = lean.VBox(list(self._groups(session)), classes="imgfit-form")
         self.yaml = YamlView(session, session.export_config, self._take)
         self.view = switch(["Form", "YAML"], ["Edit fields", "Edit, load and save as YAML"])
         self.reset = button("Reset", "Back to the defaults", "imgfit-quiet")
         self.reduce_button = button("Reduce", classes="imgfit-primary imgfit-reduce-button")
         self.cancel_button = button("Cancel", "Stop the reduction", "imgfit-reduce-cancel")
         self.reason = text(classes="imgfit-reason")
-        self.progress = ProgressBar(session.task, ["reduce", "read"]).add_class(
-            "imgfit-reduce-progress"
-        )
+        self.progress = ProgressBar(session.task, ["reduce", "read"], "imgfit-reduce-progress")
         actions = row(self.reduce_button, self.cancel_button, self.reset)
         self.left_out = text(classes="imgfit-left-out imgfit-note")
-        foot = widgets.VBox([actions, self.reason, self.left_out, self.progress]).add_class(
-            "imgfit-card-foot"
+        foot = lean.VBox(
+            [actions, self.reason, self.left_out, self.progress], classes="imgfit-card-foot"
         )
         head = card_head("Configuration", self.view)
         super().__init__(session, [head, self.form, self.yaml, foot], "imgfit-card imgfit-config")

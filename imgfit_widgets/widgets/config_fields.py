@@ -12,7 +12,9 @@ from traitlets import Unicode, observe
 from ..core.errors import ConfigError
 from ..core.fields import Field
 from ..session import Session
-from .style import escape, row, show, text
+from . import lean
+from .lean import mark, show
+from .style import escape, row, text
 
 _AXES = "datasets.geom.axes"
 CAPTIONS = {
@@ -42,30 +44,20 @@ PLACEHOLDERS = {
 }
 
 
-class Chips(widgets.HBox):
+class Chips(lean.HBox):
     """Words to switch on and off; ``value`` is those that are on, as text."""
 
     value = Unicode()
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], tooltip: str) -> None:
         self.chips = {
-            word: widgets.ToggleButton(description=word).add_class("imgfit-chip") for word in words
+            word: lean.ToggleButton(description=word, tooltip=tooltip, classes="imgfit-chip")
+            for word in words
         }
         self._showing = False
-        super().__init__(list(self.chips.values()))
-        self.add_class("imgfit-chips")
+        super().__init__(list(self.chips.values()), tooltip=tooltip, classes="imgfit-chips")
         for chip in self.chips.values():
             chip.observe(self._pressed, "value")
-
-    @property
-    def tooltip(self) -> str:
-        """What every chip says under the pointer."""
-        return str(next(iter(self.chips.values())).tooltip or "")
-
-    @tooltip.setter
-    def tooltip(self, words: str) -> None:
-        for chip in self.chips.values():
-            chip.tooltip = words
 
     def _on(self) -> list[str]:
         return [word.strip() for word in self.value.split(",") if word.strip()]
@@ -86,7 +78,7 @@ class Chips(widgets.HBox):
         self.value = ", ".join(on)
 
 
-class FieldEditor(widgets.VBox):
+class FieldEditor(lean.VBox):
     """One key of the configuration: an input that is linked with it, and its error.
 
     Parameters
@@ -105,10 +97,7 @@ class FieldEditor(widgets.VBox):
         self.apply = field.set
         self.refused = False
         self.input = self._make_input()
-        self.input.tooltip = self.help_text()
-        super().__init__([self.input])
-        self.add_class("imgfit-field")
-        self.add_class(f"imgfit-kind-{field.kind}")
+        super().__init__([self.input], classes=f"imgfit-field imgfit-kind-{field.kind}")
         field.section.observe(self.show, field.name)
         self.input.observe(self._edited, "value")
         self.show()
@@ -126,17 +115,22 @@ class FieldEditor(widgets.VBox):
         return "\n".join(parts)
 
     def _make_input(self) -> Any:
-        field = self.field
+        field, tooltip = self.field, self.help_text()
         if field.kind == "choice":
             empty = [("–", "")] if field.optional else []
-            return widgets.Dropdown(options=[*empty, *((word, word) for word in field.choices)])
+            options = [*empty, *((word, word) for word in field.choices)]
+            return lean.Dropdown(options=options, value=self.text, tooltip=tooltip)
         if field.kind == "bool":
             caption = CAPTIONS.get(field.path, "")
-            return widgets.Checkbox(description=caption, indent=False)
+            return lean.Checkbox(
+                value=self.text, description=caption, indent=False, tooltip=tooltip
+            )
         if field.kind == "choices":
-            return Chips(field.choices)
+            return Chips(field.choices, tooltip)
         placeholder = PLACEHOLDERS.get(field.path, field.default_text)
-        return widgets.Text(continuous_update=False, placeholder=placeholder)
+        return lean.Text(
+            self.text, continuous_update=False, placeholder=placeholder, tooltip=tooltip
+        )
 
     @property
     def text(self) -> Any:
@@ -145,7 +139,7 @@ class FieldEditor(widgets.VBox):
 
     @observe("message")
     def _mark(self, change: Any) -> None:
-        (self.input.add_class if change.new else self.input.remove_class)("imgfit-invalid")
+        mark(self.input, "imgfit-invalid", change.new)
 
     def show(self, change: object = None) -> None:
         """Show the value of the key in place of any input that was refused."""
@@ -170,7 +164,7 @@ class FieldEditor(widgets.VBox):
         self.show()
 
 
-class FormRow(widgets.VBox):
+class FormRow(lean.VBox):
     """A label, one to three inputs, and their errors underneath."""
 
     def __init__(self, session: Session, label: str, fields: list[Field]) -> None:
@@ -180,9 +174,10 @@ class FormRow(widgets.VBox):
         self._error = text(classes="imgfit-field-error")
         head = text(f'<span title="{escape(title)}">{escape(label)}</span>', "imgfit-label")
         inputs = row(*self.editors, classes="imgfit-inputs")
-        super().__init__([row(head, inputs, classes="imgfit-form-row"), self._error])
-        self.add_class(f"imgfit-inputs-{len(fields)}")
-        self.add_class(f"imgfit-kinds-{fields[-1].kind}")
+        super().__init__(
+            [row(head, inputs, classes="imgfit-form-row"), self._error],
+            classes=f"imgfit-inputs-{len(fields)} imgfit-kinds-{fields[-1].kind}",
+        )
         for editor in self.editors:
             editor.observe(self._show_errors, "message")
         self._show_errors()
@@ -192,7 +187,7 @@ class FormRow(widgets.VBox):
         show(self._error, bool(self._error.value))
 
 
-class Fold(widgets.VBox):
+class Fold(lean.VBox):
     """A part of a form behind its title, which tells how many keys in it are not at default.
 
     It opens by itself while an input in it is refused.
@@ -200,11 +195,9 @@ class Fold(widgets.VBox):
 
     def __init__(self, session: Session, title: str, lines: Sequence[widgets.Widget]) -> None:
         self.title, self.lines = title, lines
-        self.head = widgets.ToggleButton(value=False, description=title)
-        self.head.add_class("imgfit-fold-head")
-        self.body = widgets.VBox(list(lines)).add_class("imgfit-fold-body")
-        super().__init__([self.head, self.body])
-        self.add_class("imgfit-fold-part")
+        self.head = lean.ToggleButton(value=False, description=title, classes="imgfit-fold-head")
+        self.body = lean.VBox(list(lines), classes="imgfit-fold-body")
+        super().__init__([self.head, self.body], classes="imgfit-fold-part")
         self.head.observe(self._turn, "value")
         self.editors = [editor for line in lines for editor in getattr(line, "editors", [])]
         for editor in self.editors:

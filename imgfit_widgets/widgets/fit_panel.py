@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import ipywidgets as widgets
-
 from ..core.fit import FitStep
 from ..inferring import QUESTIONS
 from ..session import Session
+from . import lean
+from .lean import show
 from .numbers import count_text, signs, value_text
 from .progress import ProgressBar
-from .style import Panel, button, card_head, escape, row, show, text
+from .style import Panel, button, card_head, escape, row, text
 
 REFRESH = 0.08  # seconds between two looks at the statistic while a source is dragged
 _KINDS = {
@@ -38,11 +38,16 @@ class FitPanel(Panel):
         self.cancel_button = button("Cancel", "Stop what runs", "imgfit-cancel-button")
         self.status = text(classes="imgfit-status")
         self.reason = text(classes="imgfit-reason")
-        self.progress = ProgressBar(session.task).add_class("imgfit-progress")
+        self.progress = ProgressBar(session.task, classes="imgfit-progress")
         self.live = text(classes="imgfit-fit-live")
-        self.search = widgets.BoundedFloatText(
-            value=session.search_radius, min=0.0, max=180.0, step=0.05, tooltip=_SEARCH
-        ).add_class("imgfit-search-radius")
+        self.search = lean.BoundedFloatText(
+            value=session.search_radius,
+            min=0.0,
+            max=180.0,
+            step=0.05,
+            tooltip=_SEARCH,
+            classes="imgfit-search-radius",
+        )
         self.subject = text(classes="imgfit-about-status")
         head = card_head("Fit", self.subject, self.status)
         actions = row(self.fit_button, self.cancel_button, self.reason)

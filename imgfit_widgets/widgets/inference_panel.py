@@ -16,10 +16,12 @@ from ..core.ladder import SECOND, noun
 from ..core.models import SkyModel
 from ..inferring import QUESTIONS, Answer
 from ..session import Session
+from . import lean
 from .charts import ContourChart, ProfileChart
+from .lean import mark, show
 from .numbers import interval, measurement, signs, unit_text
 from .progress import ProgressBar
-from .style import Panel, button, card_head, escape, row, show, text
+from .style import Panel, button, card_head, escape, row, text
 
 REFRESH = 0.2  # seconds between two looks at what is stale while a source is dragged
 STALE = "Models or data have changed since; ask again"
@@ -54,9 +56,9 @@ class InferencePanel(Panel):
     def __init__(self, session: Session) -> None:
         self.reason = text(classes="imgfit-reason")
         self.progress = ProgressBar(session.task, QUESTIONS)
-        self.shape = widgets.Dropdown(options=EXTENDED, tooltip="Against which shape")
+        self.shape = lean.Dropdown(options=EXTENDED, tooltip="Against which shape")
         self.parameter, self.x, self.y = (
-            widgets.Dropdown(options=[], tooltip=tip)
+            lean.Dropdown(options=[], tooltip=tip)
             for tip in ("Along which parameter", "First parameter", "Second parameter")
         )
         extras: dict[str, tuple[widgets.Dropdown, ...]] = {
@@ -69,11 +71,13 @@ class InferencePanel(Panel):
             label: button(label, f"Take over the fit as {noun(label)}", "imgfit-adopt")
             for label in ("Point", "Disk", "Gaussian", "Elongated", SECOND)
         }
-        adopting = row(text("Adopt", "imgfit-muted"), *self.adopt.values())
+        adopting = row(
+            text("Adopt", "imgfit-muted"), *self.adopt.values(), classes="imgfit-adopting"
+        )
         below = {
             "find_profile": self.profile,
             "find_contour": self.contour,
-            "find_shape": adopting.add_class("imgfit-adopting"),
+            "find_shape": adopting,
         }
         self.lines = {verb: Line(verb, extras.get(verb, ()), below.get(verb)) for verb in BUTTONS}
         self.cancel = button("Cancel", "Stop what runs", "imgfit-cancel-button")
@@ -165,7 +169,7 @@ class InferencePanel(Panel):
             show(self.contour, True)
 
 
-class Line(widgets.VBox):
+class Line(lean.VBox):
     """A question: its button, what it is asked for, the answer, and what belongs below it."""
 
     def __init__(
@@ -180,16 +184,16 @@ class Line(widgets.VBox):
         self.words = text(classes=f"imgfit-answer {css.replace('ask', 'answer')}")
         self.below = below
         super().__init__(
-            [row(self.ask, *choices, self.words), *([below] if below is not None else [])]
+            [row(self.ask, *choices, self.words), *([below] if below is not None else [])],
+            classes="imgfit-question",
         )
-        self.add_class("imgfit-question")
 
     def show_answer(self, words: str, stale: bool) -> None:
         """Show an answer, greyed if it is stale."""
         title = f' title="{STALE}"' if stale else ""
-        mark = ' <small class="imgfit-muted">stale</small>' if stale and words else ""
-        self.words.value = f"<span{title}>{words}{mark}</span>" if words else ""
-        (self.add_class if stale else self.remove_class)("imgfit-is-stale")
+        note = ' <small class="imgfit-muted">stale</small>' if stale and words else ""
+        self.words.value = f"<span{title}>{words}{note}</span>" if words else ""
+        mark(self, "imgfit-is-stale", stale)
 
 
 def _size_of(source: SkyModel | None) -> list[str]:

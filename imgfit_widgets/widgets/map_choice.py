@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import ipywidgets as widgets
 from traitlets import Int
 
 from ..core.dataset import MapDataset
 from ..core.maps import MapAxis
 from ..session import Session
-from .style import show, text
+from . import lean
+from .lean import show
+from .style import text
 
 ALL_BANDS = "All energies"
 ALL = -1
@@ -24,7 +25,7 @@ def band_words(axis: MapAxis) -> list[str]:
     return [f"{low.value:.3g} – {high.value:.3g} {edges.unit}" for low, high in pairwise(edges)]
 
 
-class MapChoice(widgets.HBox):
+class MapChoice(lean.HBox):
     """Selects that are there only where there is something to choose from.
 
     ``band`` is the reconstructed energy bin that is shown, None for the sum over all.
@@ -34,21 +35,22 @@ class MapChoice(widgets.HBox):
 
     def __init__(self, session: Session) -> None:
         self.session, self._offering = session, False
-        self.dataset = widgets.Dropdown(tooltip="Which dataset is shown")
-        self.dataset.add_class("imgfit-map-dataset")
-        self.energy = widgets.Dropdown(
-            options=[(ALL_BANDS, ALL)], tooltip="Reconstructed energies that are shown"
-        ).add_class("imgfit-map-band")
-        self.excluded = widgets.ToggleButton(
+        self.dataset = lean.Dropdown(tooltip="Which dataset is shown", classes="imgfit-map-dataset")
+        self.energy = lean.Dropdown(
+            options=[(ALL_BANDS, ALL)],
+            tooltip="Reconstructed energies that are shown",
+            classes="imgfit-map-band",
+        )
+        self.excluded = lean.ToggleButton(
             value=True,
             description="Exclusion",
             tooltip="Hatch what is kept out of the estimate of the background",
+            classes="imgfit-button imgfit-tool imgfit-map-exclusion",
         )
-        for name in ("imgfit-button", "imgfit-tool", "imgfit-map-exclusion"):
-            self.excluded.add_class(name)
         self.why = text("", "imgfit-muted imgfit-why-no-source")
-        super().__init__([self.dataset, self.energy, self.excluded, self.why])
-        self.add_class("imgfit-map-choice")
+        super().__init__(
+            [self.dataset, self.energy, self.excluded, self.why], classes="imgfit-map-choice"
+        )
         self.dataset.observe(self._chosen, "value")
         self.energy.observe(lambda _: session.owner(self._band_chosen), "value")
 

@@ -19,7 +19,9 @@ from ..core.models.spatial import EllipticModel
 from ..core.models.spatial_base import separation_angle
 from ..session import Session
 from ..task import Owner
+from . import lean
 from .gestures import Hit
+from .lean import show
 from .sky_figure import SkyFigure, SkyView
 from .style import button, escape, row, text
 
@@ -208,7 +210,7 @@ def _size(shape: SpatialModel) -> float:
     return float(parameter.value * parameter.factor_to_expected)
 
 
-class Toolbar(widgets.HBox):
+class Toolbar(lean.HBox):
     """Buttons for the modes, the tools, zoom and undo; the list of keys is `key_list`."""
 
     def __init__(self, session: Session, view: SkyView, figure: SkyFigure, hand: Hand) -> None:
@@ -241,14 +243,14 @@ class Toolbar(widgets.HBox):
                 _group(*self.tools.values()),
                 _group(self.undo, self.redo),
                 _group(self.grid, self.sexagesimal, self.help),
-            ]
+            ],
+            classes="imgfit-map-toolbar",
         )
-        self.add_class("imgfit-map-toolbar")
         lines = "".join(f"<dt>{escape(key)}</dt><dd>{escape(what)}</dd>" for key, what in KEYS)
         self.key_list = text(
             f"<b>Keys</b> work after a click on a map.<dl>{lines}</dl>", "imgfit-keys"
         )
-        self.key_list.layout.display = "none"
+        show(self.key_list, False)
         link((hand, "help_shown"), (self.help, "value"))
         hand.observe(self._show_keys, "help_shown")
         for name, toggle in self.modes.items():
@@ -259,7 +261,7 @@ class Toolbar(widgets.HBox):
         self._show_undo()
 
     def _show_keys(self, change: Any) -> None:
-        self.key_list.layout.display = None if change.new else "none"
+        show(self.key_list, change.new)
 
     def _show_undo(self, _: object = None) -> None:
         for verb, control in (("undo", self.undo), ("redo", self.redo)):
@@ -287,10 +289,8 @@ def _choice(
 
 
 def _toggle(label: str, tooltip: str, css: str = "") -> widgets.ToggleButton:
-    toggle = widgets.ToggleButton(description=label, tooltip=tooltip)
-    for name in ("imgfit-button", "imgfit-tool", *css.split()):
-        toggle.add_class(name)
-    return toggle
+    classes = f"imgfit-button imgfit-tool {css}"
+    return lean.ToggleButton(description=label, tooltip=tooltip, classes=classes)
 
 
 def _tool(

@@ -15,12 +15,13 @@ from ..core.estimators.display import MAP_KINDS as DATA_KINDS
 from ..core.estimators.display import MapKind
 from ..core.maps import WcsGeom
 from ..task import Owner
-from . import palette
+from . import lean, palette
 from .charts import CutEditor
 from .gestures import Listener
+from .lean import show
 from .numbers import unit_text
 from .sky_figure import SkyFigure, SkyView
-from .style import row, show, text
+from .style import row, text
 
 FloatArray = NDArray[np.float64]
 Source = Callable[[str, float, int | None], FloatArray]
@@ -65,7 +66,7 @@ def default_look(kind: str) -> Look:
     return Look("inferno", "sqrt", "99.9 %")
 
 
-class MapPanel(widgets.VBox):
+class MapPanel(lean.VBox):
     """A `SkyFigure` with selects for what it shows and how.
 
     Parameters
@@ -95,17 +96,20 @@ class MapPanel(widgets.VBox):
         self._looks = {name: default_look(name) for name in MAP_KINDS}
         self._applying, self._offering, self._first = "", False, kind
         self.figure = SkyFigure(owner, view, listener)
-        self.kind = widgets.Dropdown(
+        self.kind = lean.Dropdown(
             options=[(item.label, name) for name, item in MAP_KINDS.items()],
             value=kind,
             tooltip="Which map is shown",
-        ).add_class("imgfit-map-kind")
-        self.radius = widgets.BoundedFloatText(
+            classes="imgfit-map-kind",
+        )
+        self.radius = lean.BoundedFloatText(
             value=RADIUS, min=0.0, max=5.0, step=0.02, tooltip="Correlation radius in degrees"
         )
-        self.true_band = widgets.Dropdown(
-            options=[("mean", MEAN)], tooltip="True energy of the exposure"
-        ).add_class("imgfit-map-true-band")
+        self.true_band = lean.Dropdown(
+            options=[("mean", MEAN)],
+            tooltip="True energy of the exposure",
+            classes="imgfit-map-true-band",
+        )
         self._radius_box = row(text("r"), self.radius, text("°"), classes="imgfit-map-radius")
         self.colours = _select(list(palette.COLOUR_MAPS), "Colour map", "imgfit-map-colours")
         self.stretch = _select(list(palette.STRETCHES), "Stretch", "imgfit-map-stretch")
@@ -118,9 +122,9 @@ class MapPanel(widgets.VBox):
                 row(self.kind, self._radius_box, self.true_band, classes="imgfit-map-title"),
                 self.figure,
                 row(self.colours, self.stretch, self.cut, classes="imgfit-map-controls"),
-            ]
+            ],
+            classes="imgfit-map-panel",
         )
-        self.add_class("imgfit-map-panel")
         self._apply_look()
         self._note_state()
         # JupyterLab delivers a control's events on a thread of its own; the owner acts on them.
@@ -268,4 +272,4 @@ def _known_look(values: dict[str, Any], default: Look) -> Look:
 
 
 def _select(options: list[str], tooltip: str, css: str) -> widgets.Dropdown:
-    return widgets.Dropdown(options=options, value=options[0], tooltip=tooltip).add_class(css)
+    return lean.Dropdown(options=options, value=options[0], tooltip=tooltip, classes=css)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
 from traitlets import link
@@ -25,15 +24,17 @@ from ..core.models import Models, SkyModel, SpatialModel
 from ..core.models.spatial import EllipticModel
 from ..core.models.spatial import Outline as SkyCurve
 from ..session import Session
+from . import lean
 from .events import EventQueue
 from .gestures import Outline, Overlay
+from .lean import show
 from .map_choice import MapChoice, band_words
 from .map_evidence import curves_of
 from .map_hand import Hand, Toolbar
 from .map_panel import MAP_KINDS, TS_MAP, MapPanel
 from .sky_figure import SkyView
 from .sky_ticks import format_sexagesimal
-from .style import Panel, escape, row, show, source_colour, text
+from .style import Panel, escape, row, source_colour, text
 
 FloatArray = NDArray[np.float64]
 
@@ -207,10 +208,11 @@ class MapViewer(Panel):
         self.hint = text("", "imgfit-hint")
         self.badge = text("", "imgfit-live")
         self.readout = text("", "imgfit-readout")
-        self._maps = widgets.HBox(self.panels).add_class("imgfit-maps")
+        self._maps = lean.HBox(self.panels, classes="imgfit-maps")
         # Below both maps, where one histogram has the width of both.
-        self._editors = widgets.HBox([panel.editor for panel in self.panels])
-        self._editors.add_class("imgfit-cut-editors")
+        self._editors = lean.HBox(
+            [panel.editor for panel in self.panels], classes="imgfit-cut-editors"
+        )
         self._shown = [
             self.toolbar,
             self.choice,

@@ -13,6 +13,8 @@ import ipywidgets as widgets
 
 from ..core.models import Component, Parameter, SkyModel
 from ..session import Session
+from . import lean
+from .lean import mark, show
 from .model_parts import DatasetsChoice, ShapeChoice, SpectrumChoice
 from .parameter_table import ParameterRow
 from .style import (
@@ -24,7 +26,6 @@ from .style import (
     on_upload,
     retire,
     row,
-    show,
     source_colour,
     switch,
     text,
@@ -33,7 +34,7 @@ from .style import (
 from .yaml_view import YamlView
 
 
-class NameField(widgets.VBox):
+class NameField(lean.VBox):
     """The name of the source in the table, to be edited.
 
     A name that is refused stays in the input, marked, with the reason below.
@@ -41,7 +42,7 @@ class NameField(widgets.VBox):
 
     def __init__(self, session: Session) -> None:
         self._session, self._name = session, ""
-        self.input = widgets.Text(continuous_update=False, tooltip="Rename the source")
+        self.input = lean.Text(continuous_update=False, tooltip="Rename the source")
         self.refusal = text(classes="imgfit-field-error")
         label = text("name", "imgfit-cell-name")
         super().__init__([row(label, self.input, classes="imgfit-rename"), self.refusal])
@@ -66,7 +67,7 @@ class NameField(widgets.VBox):
             self.input.value = self._name
 
     def _refuse(self, reason: str) -> None:
-        (self.add_class if reason else self.remove_class)("imgfit-invalid")
+        mark(self, "imgfit-invalid", reason)
         self.refusal.value = escape(reason)
         show(self.refusal, bool(reason))
 
@@ -75,8 +76,8 @@ class ModelEditor(Panel):
     """List of models, parameter table, YAML view, undo and redo."""
 
     def __init__(self, session: Session) -> None:
-        self.list = widgets.VBox().add_class("imgfit-model-list")
-        self.table = widgets.VBox().add_class("imgfit-parameter-table")
+        self.list = lean.VBox(classes="imgfit-model-list")
+        self.table = lean.VBox(classes="imgfit-parameter-table")
         self.rows: list[ParameterRow] = []
         self._listed: list[str] = []
         self.undo_button = button("↶", "Undo (Ctrl-Z)", "imgfit-quiet imgfit-undo")
@@ -88,7 +89,7 @@ class ModelEditor(Panel):
         self.regions = upload_button("Add DS9 regions…", ".reg")
         self.regions_link = text(classes="imgfit-links")
         foot = row(self.regions, self.regions_link, classes="imgfit-regions")
-        self.form = widgets.VBox([self.list, self.name_field, self.datasets, self.table, foot])
+        self.form = lean.VBox([self.list, self.name_field, self.datasets, self.table, foot])
         self.yaml = YamlView(session, session.export_models, session.set_models)
         session.drafts["fit"].append(self.yaml.hand_over)
         head = card_head("Models", self.undo_button, self.redo_button, self.view)
@@ -161,7 +162,7 @@ class ModelEditor(Panel):
         model = self.shown
         for component, item in zip(self.session.models, self.list.children, strict=False):
             chosen = component.name == self.session.selected
-            (item.add_class if chosen else item.remove_class)("imgfit-selected")
+            mark(item, "imgfit-selected", chosen)
         self.name_field.follow(model)
         self.datasets.follow(model)
         old, self.rows = self.rows, []

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as widgets
-
 from ..changes import SOURCE_SPECTRA, shape_of
 from ..core.models import SPATIAL_MODELS, SkyModel
 from ..core.models.spatial import FRAMES
 from ..session import Session
-from .style import escape, row, show, text
+from . import lean
+from .lean import mark, show
+from .style import escape, row, text
 
 SHAPE_WORDS = {
     "point": "Point",
@@ -39,7 +39,7 @@ def choices(kinds: Sequence[Any], words: dict[str, str]) -> list[tuple[str, str]
     return [(f"{words.get(tag, tag)} ({tag})", tag) for tag in tags]
 
 
-class Choice(widgets.VBox):
+class Choice(lean.VBox):
     """A select for a part of the source in the table; what is refused is explained below it."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Choice(widgets.VBox):
     ) -> None:
         self.session, self._source, self._following = session, "", False
         self.kinds = {cls.tag[-1]: cls for cls in kinds}
-        self.select = widgets.Dropdown(options=choices(kinds, words)).add_class(css)
+        self.select = lean.Dropdown(options=choices(kinds, words), classes=css)
         self.refusal = text(classes="imgfit-field-error")
         self.line = row(text(f"<b>{title}</b>"), self.select, classes="imgfit-part")
         super().__init__([self.line, self.refusal])
@@ -112,14 +112,15 @@ class ShapeChoice(Choice):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session, "Shape", SPATIAL_MODELS, SHAPE_WORDS, "imgfit-shape")
-        self.frame = widgets.Dropdown(
-            options=list(FRAMES), tooltip="Frame of the position and of phi"
-        ).add_class("imgfit-frame")
-        self.path = widgets.Text(
+        self.frame = lean.Dropdown(
+            options=list(FRAMES), tooltip="Frame of the position and of phi", classes="imgfit-frame"
+        )
+        self.path = lean.Text(
             placeholder="path of a FITS image",
             tooltip="The image whose brightness is the shape",
             continuous_update=False,
-        ).add_class("imgfit-template-path")
+            classes="imgfit-template-path",
+        )
         self.line.children = [*self.line.children, self.frame]
         self.children = [self.line, self.path, self.refusal]
         show(self.path, False)
@@ -158,17 +159,18 @@ class ShapeChoice(Choice):
         tag, session = self.select.value, self.session
         session.attempt(session.set_shape, self._source, tag, path)
         self.refuse(session.error)
-        (self.path.add_class if session.error else self.path.remove_class)("imgfit-invalid")
+        mark(self.path, "imgfit-invalid", session.error)
 
 
-class DatasetsChoice(widgets.VBox):
+class DatasetsChoice(lean.VBox):
     """Which datasets the source in the table is in; shown where there are several."""
 
     def __init__(self, session: Session) -> None:
         self.session, self._source, self._following = session, "", False
-        self.select = widgets.SelectMultiple(
-            tooltip="Datasets that contain the source; Ctrl or Shift chooses several"
-        ).add_class("imgfit-datasets-names")
+        self.select = lean.SelectMultiple(
+            tooltip="Datasets that contain the source; Ctrl or Shift chooses several",
+            classes="imgfit-datasets-names",
+        )
         label = text("datasets", "imgfit-cell-name")
         super().__init__([row(label, self.select, classes="imgfit-rename")])
         self.select.observe(self._chosen, "value")

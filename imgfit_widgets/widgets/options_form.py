@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ipywidgets as widgets
 from traitlets import Unicode, observe
 
 from ..core.errors import ConfigError, ImgfitError
@@ -17,13 +16,15 @@ from ..core.fields import Field, Section
 from ..core.options import FoVBackgroundOptions, RingOptions, SafeMaskOptions
 from ..reducing import check_geometry
 from ..session import Session
+from . import lean
 from .config_fields import FieldEditor, FormRow
-from .style import escape, row, show, text
+from .lean import mark, show
+from .style import escape, row, text
 
 LIKE_IMAGE = "like a FITS image"
 
 
-class OptionsForm(widgets.VBox):
+class OptionsForm(lean.VBox):
     """The mapping ``parameters`` of a section as fields of ``options``.
 
     Parameters
@@ -51,8 +52,7 @@ class OptionsForm(widgets.VBox):
         for line in self.rows:
             for editor in line.editors:
                 editor.apply = self._setter(editor.field)
-        super().__init__(self.rows)
-        self.add_class("imgfit-options")
+        super().__init__(self.rows, classes="imgfit-options")
         owner.observe(self.show_mapping, "parameters")
         self.show_mapping()
 
@@ -105,7 +105,7 @@ class OptionsForm(widgets.VBox):
                 editor.show()  # what was refused there must not hold a reduction up
 
 
-class BackgroundOptions(widgets.VBox):
+class BackgroundOptions(lean.VBox):
     """The options of the background method that is chosen."""
 
     def __init__(self, session: Session) -> None:
@@ -200,7 +200,7 @@ class SafeMaskOptionsForm(OptionsForm):
         self.reveal(names)
 
 
-class ProjectionRow(widgets.VBox):
+class ProjectionRow(lean.VBox):
     """How the sky is laid on the map: a projection, or the pixels of a FITS image."""
 
     message = Unicode()
@@ -208,9 +208,8 @@ class ProjectionRow(widgets.VBox):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.choice = widgets.Dropdown(options=["CAR", "TAN", LIKE_IMAGE])
-        self.choice.add_class("imgfit-projection")
-        self.path = widgets.Text(continuous_update=False, placeholder="path of the image")
+        self.choice = lean.Dropdown(options=["CAR", "TAN", LIKE_IMAGE], classes="imgfit-projection")
+        self.path = lean.Text(continuous_update=False, placeholder="path of the image")
         help_ = (
             "CAR: plate carrée. TAN: tangential (gnomonic). Or the pixels of a FITS image, then "
             "frame, centre, size and pixel above are not used.\nKept in the session file; "
@@ -225,9 +224,9 @@ class ProjectionRow(widgets.VBox):
                 row(head, row(self.choice, classes="imgfit-inputs"), classes="imgfit-form-row"),
                 self._file,
                 self._error,
-            ]
+            ],
+            classes="imgfit-projection-row",
         )
-        self.add_class("imgfit-projection-row")
         show(self._error, False)
         session.observe(self.show, "geometry")
         self.choice.observe(lambda _: session.owner(self._chosen), "value")
@@ -274,6 +273,6 @@ class ProjectionRow(widgets.VBox):
 
     @observe("message")
     def _mark(self, change: Any) -> None:
-        (self.path.add_class if change.new else self.path.remove_class)("imgfit-invalid")
+        mark(self.path, "imgfit-invalid", change.new)
         self._error.value = escape(change.new)
         show(self._error, bool(change.new))

@@ -17,8 +17,10 @@ from ..changes import can_be_linked, linked_with
 from ..core.errors import ModelError
 from ..core.models import GaussianPrior, Parameter, Prior, UniformPrior
 from ..session import Session
+from . import lean
+from .lean import is_shown, mark, show
 from .numbers import error_text, limit_text, measurement, signs, unit_text, value_text
-from .style import button, escape, row, show, text
+from .style import button, escape, row, text
 
 REFRESH = 0.08  # seconds: while a source is dragged, numbers need not follow every step
 NO_LINK, NO_PRIOR = "none", "none"
@@ -28,7 +30,7 @@ PRIOR_WORDS: dict[str, tuple[type[Prior], tuple[str, str]]] = {
 }
 
 
-class NumberField(widgets.Text):
+class NumberField(lean.Text):
     """A text input that is linked with one number of a parameter: value, min or max.
 
     It shows the number as short as its error allows and takes any number, or one with a unit; the
@@ -40,8 +42,11 @@ class NumberField(widgets.Text):
         self, session: Session, parameter: Parameter, name: str, report: Callable[[str], None]
     ) -> None:
         self.session, self.parameter, self._name, self._report = session, parameter, name, report
-        super().__init__(continuous_update=False, placeholder="" if name == "value" else name)
-        self.add_class(f"imgfit-cell-{name}")
+        super().__init__(
+            continuous_update=False,
+            placeholder="" if name == "value" else name,
+            classes=f"imgfit-cell-{name}",
+        )
         parameter.observe(self._changed, [name, "error"] if name == "value" else name)
         self.observe(self._edited, "value")
         self._show()
@@ -64,7 +69,7 @@ class NumberField(widgets.Text):
         self.session.owner.soon(self._show, REFRESH)
 
     def _show(self) -> None:
-        self.remove_class("imgfit-invalid")
+        mark(self, "imgfit-invalid", False)
         self._report("")
         number = getattr(self.parameter, self._name)
         self.value = self.shown
@@ -81,13 +86,13 @@ class NumberField(widgets.Text):
         try:
             setattr(self.parameter, self._name, float("nan") if empty else content.strip())
         except ModelError as error:
-            self.add_class("imgfit-invalid")
+            mark(self, "imgfit-invalid")
             self._report(str(error))
             return
         self._show()
 
 
-class ParameterRow(widgets.VBox):
+class ParameterRow(lean.VBox):
     """One parameter: name and unit, value, error, frozen, min, max; links and priors on request.
 
     Below: why an edit was refused, and what the parameter is linked with or known from.
@@ -102,8 +107,9 @@ class ParameterRow(widgets.VBox):
             NumberField(session, parameter, name, functools.partial(self._refuse, name))
             for name in ("value", "min", "max")
         )
-        self.frozen = widgets.Checkbox(indent=False, tooltip="A frozen parameter is not fitted")
-        self.frozen.add_class("imgfit-cell-frozen")
+        self.frozen = lean.Checkbox(
+            indent=False, tooltip="A frozen parameter is not fitted", classes="imgfit-cell-frozen"
+        )
         self.error = text(classes="imgfit-cell-error")
         self.more = button("⋯", f"Link and prior of {parameter.name}", "imgfit-quiet imgfit-more")
         self.note = text(classes="imgfit-parameter-note")
@@ -115,9 +121,15 @@ class ParameterRow(widgets.VBox):
             "imgfit-cell-name",
         )
         self._line = line = row(
-            name, self.value, self.error, self.frozen, self.min, self.max, self.more
+            name,
+            self.value,
+            self.error,
+            self.frozen,
+            self.min,
+            self.max,
+            self.more,
+            classes="imgfit-parameter-row",
         )
-        line.add_class("imgfit-parameter-row")
         super().__init__([line, self._refusal, self.note])
         self.more.on_click(lambda _: session.owner(self._toggle))
         parameter.observe(self._changed, ["error", "frozen"])
@@ -143,14 +155,14 @@ class ParameterRow(widgets.VBox):
         words = error_text(parameter.error, parameter.value)
         self.error.value = f"± {words}" if words else ""
         self._mark_error()
-        (self.add_class if parameter.frozen else self.remove_class)("imgfit-is-frozen")
+        mark(self, "imgfit-is-frozen", parameter.frozen)
 
     def _mark_error(self) -> None:
         """Grey an error of a fit of other data or models."""
         session = self._session
         old = bool(self.error.value and session.fit_result) and not session.fit_is_current
         if old != ("imgfit-old" in self.error._dom_classes):
-            (self.error.add_class if old else self.error.remove_class)("imgfit-old")
+            mark(self.error, "imgfit-old", old)
             self.error.tooltip = "Of a fit of other models or data" if old else None
 
     def _refuse(self, name: str, reason: str) -> None:
@@ -167,7 +179,7 @@ class ParameterRow(widgets.VBox):
             self.ties = Ties(self._session, self.parameter)
             self.children = [self._line, self._refusal, self.note, self.ties]
         else:
-            show(self.ties, self.ties.layout.display == "none")
+            show(self.ties, not is_shown(self.ties))
         self.ties.update()
 
     def _ties_changed(self, change: object = None) -> None:
@@ -179,19 +191,23 @@ class ParameterRow(widgets.VBox):
             self.ties.update()
 
 
-class Ties(widgets.VBox):
+class Ties(lean.VBox):
     """What holds a parameter besides the data: another parameter or a prior; both can be edited."""
 
     def __init__(self, session: Session, parameter: Parameter) -> None:
         self._session, self._parameter = session, parameter
         self._updating = False
-        self.link = widgets.Dropdown(
-            options=[NO_LINK], tooltip="A parameter of another model with the same value"
-        ).add_class("imgfit-link")
-        self.prior = widgets.Dropdown(
-            options=[NO_PRIOR, *PRIOR_WORDS], tooltip="What is known of it before the fit"
-        ).add_class("imgfit-prior")
-        self.numbers = [widgets.Text(continuous_update=False) for _ in range(2)]
+        self.link = lean.Dropdown(
+            options=[NO_LINK],
+            tooltip="A parameter of another model with the same value",
+            classes="imgfit-link",
+        )
+        self.prior = lean.Dropdown(
+            options=[NO_PRIOR, *PRIOR_WORDS],
+            tooltip="What is known of it before the fit",
+            classes="imgfit-prior",
+        )
+        self.numbers = [lean.Text(continuous_update=False) for _ in range(2)]
         self.labels = [text(classes="imgfit-muted") for _ in range(2)]
         self.refusal = text(classes="imgfit-field-error")
         pairs = [cell for pair in zip(self.labels, self.numbers, strict=True) for cell in pair]
@@ -200,9 +216,9 @@ class Ties(widgets.VBox):
                 row(text("link", "imgfit-tie-label"), self.link),
                 row(text("prior", "imgfit-tie-label"), self.prior, *pairs),
                 self.refusal,
-            ]
+            ],
+            classes="imgfit-ties",
         )
-        self.add_class("imgfit-ties")
         self.link.observe(lambda c: session.owner(self._linked), "value")
         self.prior.observe(lambda c: session.owner(self._prior_chosen), "value")
         for number in self.numbers:

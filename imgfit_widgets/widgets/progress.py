@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import ipywidgets as widgets
-
 from ..task import Task
-from .style import escape, show, text
+from . import lean
+from .lean import show
+from .style import escape, text
 
 
-class ProgressBar(widgets.VBox):
+class ProgressBar(lean.VBox):
     """The progress of a task; hidden while it does nothing of the wanted ``kinds``."""
 
-    def __init__(self, task: Task, kinds: Collection[str] = ()) -> None:
+    def __init__(self, task: Task, kinds: Collection[str] = (), classes: str = "") -> None:
         self._task, self._kinds = task, tuple(kinds)
         self._bar = text()
-        super().__init__([self._bar])
+        super().__init__([self._bar], classes=classes)
         task.observe(self._update, ["status", "fraction", "message", "remaining"])
         self._update()
 

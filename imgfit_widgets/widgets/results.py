@@ -6,18 +6,9 @@ import math
 from typing import Any
 
 from ..session import Session
+from .lean import show
 from .numbers import interval, measurement, signs, unit_text
-from .style import (
-    Panel,
-    button,
-    card_head,
-    download_link,
-    escape,
-    show,
-    size_text,
-    source_colour,
-    text,
-)
+from .style import Panel, button, card_head, download_link, escape, size_text, source_colour, text
 
 MANY_PARAMETERS = 8  # beyond, correlations are colours with numbers as tooltips
 SIGNIFICANCE = (

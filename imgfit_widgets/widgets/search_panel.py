@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import ipywidgets as widgets
 from astropy.coordinates import SkyCoord
 
 from ..searching import NULLS, THRESHOLD
 from ..session import Session
+from . import lean
+from .lean import mark, show
 from .numbers import signs
 from .progress import ProgressBar
-from .style import Panel, button, card_head, escape, retire, row, show, text
+from .style import Panel, button, card_head, escape, retire, row, text
 
 MOST = 12  # peaks that are listed
 _AT = 0.1
@@ -26,18 +27,24 @@ class SearchPanel(Panel):
     """TS map against the background or the models, its peaks, and a button to add each."""
 
     def __init__(self, session: Session) -> None:
-        self.against = widgets.Dropdown(
+        self.against = lean.Dropdown(
             options=[(words, key) for key, words in NULLS.items()],
             tooltip="What a further point source is compared with",
-        ).add_class("imgfit-search-against")
+            classes="imgfit-search-against",
+        )
         self._chosen = False  # by hand
-        self.threshold = widgets.BoundedFloatText(
-            value=THRESHOLD, min=1.0, max=50.0, step=0.5, tooltip="Least √TS of a peak"
-        ).add_class("imgfit-search-threshold")
+        self.threshold = lean.BoundedFloatText(
+            value=THRESHOLD,
+            min=1.0,
+            max=50.0,
+            step=0.5,
+            tooltip="Least √TS of a peak",
+            classes="imgfit-search-threshold",
+        )
         self.start = button("Find sources", classes="imgfit-search-button")
         self.note = text(classes="imgfit-muted imgfit-search-note")
         self.progress = ProgressBar(session.task, ["search"])
-        self.peaks = widgets.VBox().add_class("imgfit-peaks")
+        self.peaks = lean.VBox(classes="imgfit-peaks")
         super().__init__(
             session,
             [
@@ -119,7 +126,5 @@ class SearchPanel(Panel):
             if not session.search_is_current:
                 words += " Models or data have changed since."
         self.note.value = escape(words)
-        (self.add_class if search and not session.search_is_current else self.remove_class)(
-            "imgfit-is-stale"
-        )
+        mark(self, "imgfit-is-stale", search and not session.search_is_current)
         show(self.note, bool(words))

@@ -31,7 +31,7 @@ from traitlets import Bool, Enum, Float, HasTraits, Tuple, Unicode, observe
 
 from ..core.maps import WcsGeom
 from ..task import Owner
-from . import palette
+from . import lean, palette
 from .events import EventQueue
 from .gestures import CLICK_REACH, MODES, Listener, Mouse, Outline, Overlay
 from .sky_ticks import Tick, View, axis_labels, grid_lines, sky_ticks
@@ -171,7 +171,7 @@ class SkyView(HasTraits):
                 self.active.short_pan()
 
 
-class SkyFigure(widgets.VBox):
+class SkyFigure(lean.VBox):
     """A 2D array of values on the sky.
 
     Parameters
@@ -212,9 +212,8 @@ class SkyFigure(widgets.VBox):
         self._sent: dict[tuple[int, str], Any] = {}
         self._labelled: dict[str, dict[str, str]] = {}
         self._build()
-        self._bar = widgets.HTML().add_class("imgfit-colour-bar")
-        super().__init__([self.figure, self._bar])
-        self.add_class("imgfit-sky")
+        self._bar = lean.HTML(classes="imgfit-colour-bar")
+        super().__init__([self.figure, self._bar], classes="imgfit-sky")
         self.view.observe(self._show_window, ["window", "plot_size"])
         self._repaint()
 
@@ -223,7 +222,7 @@ class SkyFigure(widgets.VBox):
     def _build(self) -> None:
         self._scales = {"x": self.view.x_scale, "y": self.view.y_scale}
         blank = palette.encode_png(self._index, self._table)
-        self._images = [widgets.Image(value=blank, format="png") for _ in range(2)]
+        self._images = [lean.Image(value=blank, format="png") for _ in range(2)]
         self._image = ImageMark(
             image=self._images[0], scales=self._scales, x=[-0.5, 0.5], y=[-0.5, 0.5], pixelated=True
         )

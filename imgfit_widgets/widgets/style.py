@@ -19,6 +19,7 @@ from ..core.errors import ImgfitError, InputError
 from ..core.models import Models
 from ..session import Session
 from ..task import Owner
+from . import lean
 
 SOURCE_COLOURS = (
     *("#22d3ee", "#facc15", "#4ade80", "#f472b6", "#fb923c", "#a78bfa", "#f87171", "#2dd4bf"),
@@ -39,12 +40,14 @@ def style_text() -> str:
     return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
-def style_sheet() -> widgets.HTML:
-    """An invisible widget that brings the style sheet into a page."""
-    return widgets.HTML(f"<style>{style_text()}</style>").add_class("imgfit-style")
+class StyleSheet(lean.HTML):
+    """An invisible widget that brings the style sheet into a page; all panels share one."""
+
+    def __init__(self) -> None:
+        super().__init__(f"<style>{style_text()}</style>", classes="imgfit-style")
 
 
-class Panel(widgets.VBox):
+class Panel(lean.VBox):
     """Base of panels: a column of widgets around one session.
 
     Parameters
@@ -59,9 +62,11 @@ class Panel(widgets.VBox):
         self, session: Session, children: Sequence[widgets.Widget] = (), classes: str = ""
     ) -> None:
         self.session = session
-        super().__init__([style_sheet(), *children])
-        for name in ("imgfit", *classes.split()):
-            self.add_class(name)
+        # A layout of its own, as it is what users put into their pages and give a size.
+        layout = widgets.Layout()
+        super().__init__(
+            [lean.shared(StyleSheet), *children], classes=f"imgfit {classes}", layout=layout
+        )
 
 
 def source_colour(models: Models, name: str) -> str:
@@ -77,26 +82,18 @@ def escape(text: object) -> str:
 
 def text(value: str = "", classes: str = "") -> widgets.HTML:
     """An HTML widget with CSS classes."""
-    widget = widgets.HTML(value)
-    for name in ("imgfit-text", *classes.split()):
-        widget.add_class(name)
-    return widget
+    return lean.HTML(value, classes=f"imgfit-text {classes}")
 
 
 def button(label: str, tooltip: str = "", classes: str = "", **traits: Any) -> widgets.Button:
     """A button; ``classes`` such as imgfit-primary or imgfit-quiet give its look."""
-    widget = widgets.Button(description=label, tooltip=tooltip, **traits)
-    for name in ("imgfit-button", *classes.split()):
-        widget.add_class(name)
-    return widget
+    classes = f"imgfit-button {classes}"
+    return lean.Button(description=label, tooltip=tooltip, classes=classes, **traits)
 
 
 def row(*children: widgets.Widget, classes: str = "") -> widgets.HBox:
     """Widgets side by side."""
-    box = widgets.HBox(children)
-    for name in ("imgfit-row", *classes.split()):
-        box.add_class(name)
-    return box
+    return lean.HBox(children, classes=f"imgfit-row {classes}")
 
 
 def retire(owner: Owner, old: Sequence[widgets.Widget]) -> None:
@@ -121,13 +118,9 @@ def card_head(title: str, *controls: widgets.Widget) -> widgets.HBox:
 
 def switch(options: Sequence[str], tooltips: Sequence[str] = ()) -> widgets.ToggleButtons:
     """A small switch between views of one card."""
-    buttons = widgets.ToggleButtons(options=list(options), tooltips=list(tooltips))
-    return buttons.add_class("imgfit-switch")
-
-
-def show(widget: widgets.DOMWidget, visible: bool) -> None:
-    """Show a widget or take it out of the layout."""
-    widget.layout.display = None if visible else "none"
+    return lean.ToggleButtons(
+        options=list(options), tooltips=list(tooltips), classes="imgfit-switch"
+    )
 
 
 def download_link(name: str, content: bytes, label: str, mime: str = "text/plain") -> str:
@@ -146,8 +139,13 @@ def size_text(n_bytes: int) -> str:
 
 def upload_button(label: str, accept: str) -> widgets.FileUpload:
     """A button that opens a file; the style sheet shows its title instead of a file count."""
-    upload = widgets.FileUpload(accept=accept, description=label, tooltip=label, icon="")
-    return upload.add_class("imgfit-button").add_class("imgfit-upload")
+    return lean.FileUpload(
+        accept=accept,
+        description=label,
+        tooltip=label,
+        icon="",
+        classes="imgfit-button imgfit-upload",
+    )
 
 
 def on_upload(

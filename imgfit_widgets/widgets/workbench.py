@@ -14,24 +14,17 @@ from ..core.dataset import Datasets, MapDataset
 from ..core.errors import InputError
 from ..reducing import REMEDY_MARK
 from ..session import Session
+from . import lean
 from .config_editor import ConfigEditor
 from .fit_panel import FitPanel
 from .inference_panel import InferencePanel
+from .lean import mark, show
 from .map_viewer import MapViewer
 from .model_editor import ModelEditor
 from .numbers import count_text
 from .results import Results
 from .search_panel import SearchPanel
-from .style import (
-    Panel,
-    button,
-    download_link,
-    escape,
-    on_upload,
-    show,
-    text,
-    upload_button,
-)
+from .style import Panel, button, download_link, escape, on_upload, text, upload_button
 
 # A page waits four seconds for all widgets and stays blank if the kernel has not answered by then.
 # So the kernel does nothing else until the page is there; the form of the configuration, half of
@@ -85,10 +78,10 @@ class Workbench(Panel):
         right = _column(
             "right", self.model_editor, self.fit_panel, self.inference_panel, self.search_panel
         )
-        self.columns = widgets.Box([self._left, centre, right]).add_class("imgfit-columns")
+        self.columns = lean.Box([self._left, centre, right], classes="imgfit-columns")
         self.header = Header(session)
         self.error_bar = ErrorBar(session)
-        errors = widgets.Box([self.error_bar]).add_class("imgfit-errors")
+        errors = lean.Box([self.error_bar], classes="imgfit-errors")
         parts = [self.header, errors, *([About(about)] if about else []), self.columns]
         super().__init__(session, parts, "imgfit-workbench")
         self.header.configuration.observe(lambda _: session.owner(self._fold), "value")
@@ -136,12 +129,10 @@ class Workbench(Panel):
         """Give the maps the room of the configuration, or take it back."""
         if self.header.configuration.value:
             self._show_configuration()
-            self.columns.remove_class("imgfit-folded")
-        else:
-            self.columns.add_class("imgfit-folded")
+        mark(self.columns, "imgfit-folded", not self.header.configuration.value)
 
 
-class ErrorBar(widgets.HBox):
+class ErrorBar(lean.HBox):
     """What went wrong last, until it is dismissed or something else works."""
 
     def __init__(self, session: Session) -> None:
@@ -149,8 +140,7 @@ class ErrorBar(widgets.HBox):
         self.message = text()
         self.without = button("", "Take the run out of the selection", "imgfit-without-run")
         self.dismiss = button("✕", "Dismiss", "imgfit-quiet")
-        super().__init__([self.message, self.without, self.dismiss])
-        self.add_class("imgfit-error")
+        super().__init__([self.message, self.without, self.dismiss], classes="imgfit-error")
         self.without.on_click(
             lambda _: session.attempt(session.reduce_without, session.failed_run or 0)
         )
@@ -167,30 +157,34 @@ class ErrorBar(widgets.HBox):
         show(self, bool(self._session.error))
 
 
-class About(widgets.HBox):
+class About(lean.HBox):
     """What one sees, until it is dismissed."""
 
     def __init__(self, words: str) -> None:
         self.dismiss = button("✕", "Dismiss", "imgfit-quiet")
-        super().__init__([text(escape(words)), self.dismiss])
-        self.add_class("imgfit-about")
+        super().__init__([text(escape(words)), self.dismiss], classes="imgfit-about")
         self.dismiss.on_click(lambda _: show(self, False))
 
 
-class Header(widgets.HBox):
+class Header(lean.HBox):
     """Name, configuration on or off, what is displayed, and the session as a file."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         name = text('<b class="imgfit-brand">imgfit</b>')
-        self.configuration = widgets.ToggleButton(
-            value=True, description="Configuration", tooltip="Show or hide the configuration"
-        ).add_class("imgfit-fold")
+        self.configuration = lean.ToggleButton(
+            value=True,
+            description="Configuration",
+            tooltip="Show or hide the configuration",
+            classes="imgfit-fold",
+        )
         self.summary = text(classes="imgfit-summary imgfit-muted")
         self.link = text()
         self.upload = upload_button("Open session…", ".imgfit")
-        super().__init__([name, self.configuration, self.summary, self.upload, self.link])
-        self.add_class("imgfit-header")
+        super().__init__(
+            [name, self.configuration, self.summary, self.upload, self.link],
+            classes="imgfit-header",
+        )
         on_upload(self.upload, session, session.open, binary=True)
         session.observe(self._update, ["revision", "datasets", "dataset_name"])
         self._update()
@@ -218,7 +212,7 @@ def _summary(session: Session) -> str:
 
 
 def _column(name: str, *panels: widgets.Widget) -> widgets.VBox:
-    return widgets.VBox(panels).add_class("imgfit-column").add_class(f"imgfit-{name}")
+    return lean.VBox(panels, classes=f"imgfit-column imgfit-{name}")
 
 
 def _as_session(source: Any) -> Session:

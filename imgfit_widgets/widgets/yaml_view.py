@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import ipywidgets as widgets
-
 from ..core.errors import ImgfitError
 from ..session import Session
-from .style import button, download_link, escape, on_upload, row, show, text, upload_button
+from . import lean
+from .lean import show
+from .style import button, download_link, escape, on_upload, row, text, upload_button
 
 
-class YamlView(widgets.VBox):
+class YamlView(lean.VBox):
     """YAML text that follows the session and is handed to it by Apply.
 
     Parameters
@@ -36,16 +36,16 @@ class YamlView(widgets.VBox):
         self._session, self._export, self._take = session, export, take
         self._shown = self._refusal = ""
         # Every key is told, so that nothing is written over text that is still being typed.
-        self.area = widgets.Textarea().add_class("imgfit-yaml")
+        self.area = lean.Textarea(classes="imgfit-yaml")
         self.apply = button("Apply", "Take the text over", "imgfit-apply")
         self.revert = button("Revert", "Drop the text that is not applied", "imgfit-quiet")
         self.mark = text(classes="imgfit-unapplied")
         self.upload = upload_button("Open file…", ".yaml,.yml")
         self.link = text()
         super().__init__(
-            [self.area, row(self.apply, self.revert, self.upload, self.link, self.mark)]
+            [self.area, row(self.apply, self.revert, self.upload, self.link, self.mark)],
+            classes="imgfit-yaml-view",
         )
-        self.add_class("imgfit-yaml-view")
         self.apply.on_click(lambda _: session.owner(self._apply))
         self.revert.on_click(lambda _: session.owner(self._show_anew))
         self.area.observe(self._typed, "value")
