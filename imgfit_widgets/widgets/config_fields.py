@@ -55,7 +55,7 @@ class Chips(lean.HBox):
             for word in words
         }
         self._showing = False
-        super().__init__(list(self.chips.values()), tooltip=tooltip, classes="imgfit-chips")
+        super().__init__(list(self.chips.values()), classes="imgfit-chips")
         for chip in self.chips.values():
             chip.observe(self._pressed, "value")
 
