@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve
 
-from imgfit_widgets import Analysis, AnalysisConfig
+from imgfit_widgets import Analysis, AnalysisConfig, Datasets
 from imgfit_widgets.core.errors import ConfigError, DataError, ModelError
 from imgfit_widgets.core.estimators.display import MAP_KINDS, ResidualMap, display_map
 from imgfit_widgets.core.estimators.excess import disk_sum, excess_maps, sqrt_ts
@@ -145,6 +145,21 @@ def test_what_is_written_is_read_again(walk, tmp_path):
     assert again.info_dict()["fov_norm"] == analysis.datasets["stacked"].info_dict()["fov_norm"]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["fit"]["stat"] == pytest.approx(analysis.fit_result.total_stat)
+
+
+def test_results_of_other_models_are_not_written(walk, tmp_path):
+    """A result that was there, in memory or in the folder, belongs to the models of its fit."""
+    done, _ = walk
+    analysis = Analysis(done.config)
+    analysis.datasets = Datasets([dataset.with_models(None) for dataset in done.datasets])
+    analysis.set_models(done.models.copy())
+    analysis.fit_result = done.fit_result
+    analysis.write(tmp_path)
+    assert (tmp_path / "result.json").exists()
+    analysis.set_models(done.models.copy(), extend=False)
+    assert analysis.fit_result is None
+    assert tmp_path / "result.json" not in analysis.write(tmp_path)
+    assert not (tmp_path / "result.json").exists() and (tmp_path / "models.yaml").exists()
 
 
 def test_gammapy_reads_what_ours_writes(walk, tmp_path, gammapy):

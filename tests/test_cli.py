@@ -192,7 +192,7 @@ def test_search_finds_a_source_that_is_further_off(
     lat.value = found + 0.3
     models.write(tmp_path / "models.yaml")
     dataset = next(done.folder.glob("dataset-*.fits.gz"))
-    command = ("fit", dataset, tmp_path / "models.yaml", "--json", "-o", tmp_path)
+    command = ("fit", dataset, tmp_path / "models.yaml", "--json", "-o", tmp_path / "out")
     values = {}
     for radius in (0, 0.4):
         answer = run_here(*command, "--search", radius)
@@ -305,6 +305,19 @@ def test_geometry_is_a_projection_or_that_of_an_image(demo_store: Path, tmp_path
     again = MapDataset.read(tmp_path / "like" / made.name)
     assert (again.counts.data == MapDataset.read(made).counts.data).all()
     fails(run_here("reduce", config, "--geometry", "SIN"), 2, "SIN", "FITS image")
+
+
+def test_fitted_models_do_not_replace_those_that_were_given(
+    demo_store: Path, done: SimpleNamespace, tmp_path: Path
+) -> None:
+    models = tmp_path / "models.yaml"
+    models.write_text((demo_store / "models.yaml").read_text())
+    given = models.read_text()
+    config, dataset = small(demo_store, tmp_path), next(done.folder.glob("dataset-*.fits.gz"))
+    for command in (("run", config), ("fit", dataset)):
+        answer = run_here(*command, models, "-o", tmp_path / "deep" / "..")
+        fails(answer, 2, str(models), "another folder (-o)")
+    assert models.read_text() == given and not list(tmp_path.glob("*.fits.gz"))
 
 
 def test_results_go_to_the_outdir_of_the_configuration(demo_store: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def fit(args: argparse.Namespace) -> tuple[int, Summary]:
     """Fit dataset files."""
     from ..core.fit import Fit
 
-    _make_folder(args.output)
+    _make_folder(args)
     datasets = _datasets_with_models(args)
     timing: dict[str, float] = {}
 
@@ -159,7 +159,7 @@ def _reduced(args: argparse.Namespace) -> Iterator[Any]:
         config.set("general.n_jobs", args.n_jobs)
     _log_as(config.general.log)
     args.output = args.output or _outdir(config)
-    _make_folder(args.output)
+    _make_folder(args)
     with open_executor(1, args.scheduler) as executor:
         analysis = Analysis(
             config,
@@ -292,10 +292,24 @@ def _outdir(config: Any) -> Path | None:
     return None if folder == Path(config.field(path).default) else folder
 
 
-def _make_folder(folder: Path | None) -> None:
-    """Make the folder for the results before the work, not after it."""
+def _make_folder(args: argparse.Namespace) -> None:
+    """Make the folder for the results before the work, not after it.
+
+    Raises
+    ------
+    DataError
+        If it cannot be made, or the results would replace the models that the user gave.
+    """
+    from ..core.files import MODELS_FILE
+
+    folder = args.output
     if folder is None:
         return
+    models = getattr(args, "models", None)
+    if models is not None and (folder / MODELS_FILE).resolve() == Path(models).resolve():
+        raise DataError(
+            f"{folder}: the fitted models would replace {models}; expected another folder (-o)"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

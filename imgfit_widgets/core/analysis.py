@@ -183,6 +183,7 @@ class Analysis:
         if extend:
             new.extend(model for model in datasets.models if model.name not in new.names)
         datasets.models = with_background(new, datasets)
+        self.fit_result = None
         log.info("%s", new)
 
     def run_fit(self, progress: Progress = silent) -> FitResult:
@@ -193,6 +194,7 @@ class Analysis:
             raise ModelError("models: none set; call set_models() first")
         self.datasets = datasets = self._in_fit_range(datasets)
         log.info("Fitting datasets.")
+        self.fit_result = None
         start = time.perf_counter()
         self.fit_result = self.fit.run(datasets, models, progress=progress)
         self.timing["fit_s"] = time.perf_counter() - start

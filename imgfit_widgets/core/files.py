@@ -42,6 +42,7 @@ from .yaml_text import YamlProblem, load_yaml
 IMAGE_KEYS = (
     "name", "type", "counts", "background", "exposure", "psf", "energy", "mask", "exposure_unit",
 )  # fmt: skip
+MODELS_FILE = "models.yaml"  # of a fit, in its folder
 FILE_TYPES = ("MapDataset", "MapDatasetOnOff")
 # What each key may be besides a path.
 _VALUES: dict[str, tuple[type, ...]] = {
@@ -75,12 +76,15 @@ def write_fit(
     models: Models, result: FitResult | None, folder: Path, overwrite: bool = True
 ) -> list[Path]:
     """Write ``models.yaml`` with covariance, ``parameters.ecsv`` and, if any, ``result.json``."""
-    files = [folder / "models.yaml", folder / "parameters.ecsv"]
+    files = [folder / MODELS_FILE, folder / "parameters.ecsv"]
     models.write(files[0], overwrite=overwrite)
     models.to_parameters_table().write(files[1], format="ascii.ecsv", overwrite=overwrite)
+    summary = folder / "result.json"
     if result is not None:
-        files.append(folder / "result.json")
-        files[-1].write_text(json.dumps({"fit": result.to_dict()}, indent=2) + "\n")
+        files.append(summary)
+        summary.write_text(json.dumps({"fit": result.to_dict()}, indent=2) + "\n")
+    elif overwrite:
+        summary.unlink(missing_ok=True)  # it would be of other models
     return files
 
 
