@@ -461,7 +461,7 @@ def test_extension_and_contour_are_one_click_each(workbench):
     workbench.ask("extension")
     answer = ".imgfit-answer-extension"
     words = until(page, lambda: "r_0" in workbench.words(answer) and workbench.words(answer), "r_0")
-    assert "TSext" in words and "r_0 <" in words and "95 %" in words
+    assert "TSext" in words and "r_0 <" in words and "95\u202f%" in words
     assert "39 %" in workbench.ask("contour")
     dashed = workbench.map.figure.locator("path.line[style*='stroke-dasharray']")
     until(page, lambda: any("L" in (d.get_attribute("d") or "") for d in dashed.all()), "a contour")

@@ -372,7 +372,10 @@ def test_mode_buttons_and_session_stay_together(session, viewer):
     session.mode = "edit"
     assert [name for name, toggle in modes.items() if toggle.value] == ["edit"]
     modes["edit"].value = False
-    assert session.mode == "navigate" and modes["navigate"].value
+    assert session.mode == "edit" and modes["edit"].value, "pressed once more"
+    modes["add"].value = True
+    modes["add"].value = False
+    assert session.mode == "navigate" and modes["navigate"].value, "called off"
     modes["navigate"].value = False
     assert modes["navigate"].value
 

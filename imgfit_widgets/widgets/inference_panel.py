@@ -235,7 +235,7 @@ def _say_position(found: Any) -> str:
 
 def _say_extension(found: Any) -> str:
     limit = (
-        f"{escape(found.parameter)} &lt; <b>{found.upper_limit:.3g}°</b> ({100 * found.cl:g} %)"
+        f"{escape(found.parameter)} &lt; <b>{found.upper_limit:.3g}°</b> ({100 * found.cl:g} %)"
         if math.isfinite(found.upper_limit)
         else "no limit"
     )
@@ -249,7 +249,7 @@ def _say_extension(found: Any) -> str:
 def _say_limit(found: Any) -> str:
     band = f"{found.energy_min:g}–{found.energy_max:g} TeV"
     flux = signs(f"{found.flux:.3g}")
-    return f"&lt; <b>{flux}</b> {unit_text('cm-2 s-1')} ({band}, 95 %){_remark(found.message)}"
+    return f"&lt; <b>{flux}</b> {unit_text('cm-2 s-1')} ({band}, 95 %){_remark(found.message)}"
 
 
 def _say_shape(found: Any) -> str:

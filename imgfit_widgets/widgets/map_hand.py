@@ -254,7 +254,9 @@ class Toolbar(lean.HBox):
         link((hand, "help_shown"), (self.help, "value"))
         hand.observe(self._show_keys, "help_shown")
         for name, toggle in self.modes.items():
-            _choice(session, "mode", name, toggle, "navigate", session.owner)
+            # Who presses Edit again wants to edit; only the placing of a source is called off.
+            off = "navigate" if name == "add" else name
+            _choice(session, "mode", name, toggle, off, session.owner)
         for name, toggle in self.tools.items():
             _choice(figure, "tool", name, toggle, "", session.owner)
         session.observe(self._show_undo, "revision")
@@ -273,7 +275,7 @@ def _choice(
 ) -> None:
     """Keep a toggle pressed while a trait has a value; pressing sets it, releasing sets ``off``."""
 
-    def show(_: object = None) -> None:
+    def follow(_: object = None) -> None:
         toggle.value = getattr(owner, trait) == value
 
     def press(change: Any) -> None:
@@ -281,10 +283,10 @@ def _choice(
             setattr(owner, trait, value)
         elif getattr(owner, trait) == value:
             setattr(owner, trait, off)
-            show()  # what stands for ``off`` itself cannot be released
+            follow()  # what stands for ``off`` itself cannot be released
 
-    show()
-    owner.observe(show, trait)
+    follow()
+    owner.observe(follow, trait)
     toggle.observe(lambda change: act(lambda: press(change)), "value")
 
 
