@@ -68,3 +68,14 @@ def test_an_input_that_cannot_be_used_stops_the_reduction(session):
     assert not editor.reduce_button.disabled and editor.editors[BINSIZE].message == ""
     session.error = f"{BINSIZE}: too coarse"
     assert editor.editors[BINSIZE].message and not editor.reduce_button.disabled
+
+
+def test_reverting_text_that_was_refused_takes_its_error_along(session):
+    editor = ConfigEditor(session)
+    yaml = editor.yaml
+    before = yaml.area.value
+    yaml.area.value = before.replace("binsize: 0.05 deg", "binsize: 0.05 TeV")
+    yaml.apply.click()
+    assert "0.05 TeV" in session.error and "0.05 TeV" in yaml.mark.value
+    yaml.revert.click()
+    assert yaml.area.value == before and session.error == "" and hidden(yaml.mark)

@@ -47,7 +47,7 @@ class YamlView(lean.VBox):
             classes="imgfit-yaml-view",
         )
         self.apply.on_click(lambda _: session.owner(self._apply))
-        self.revert.on_click(lambda _: session.owner(self._show_anew))
+        self.revert.on_click(lambda _: session.owner(self._dropped))
         self.area.observe(self._typed, "value")
         on_upload(self.upload, session, self._open)
         session.observe(self._show, "revision")
@@ -89,6 +89,11 @@ class YamlView(lean.VBox):
     def _typed(self, change: object = None) -> None:
         self._refusal = ""
         self._show_mark()
+
+    def _dropped(self) -> None:
+        if self._refusal and self._session.error == self._refusal:
+            self._session.error = ""  # the text that it was about has gone
+        self._show_anew()
 
     def _show_anew(self) -> None:
         self._shown = self.area.value
