@@ -346,7 +346,7 @@ def test_keys_do_what_buttons_do(session, viewer):
     assert name not in session.models.names
     press("Escape")
     assert session.mode == "navigate"
-    press("e")
+    press("E")  # Caps Lock
     assert session.mode == "edit" and figure.mode == "edit"
     press("b")
     assert figure.tool == viewer.residual.figure.tool == "box" and "box" in viewer.hint.value

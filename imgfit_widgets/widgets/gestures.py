@@ -337,6 +337,8 @@ class Mouse:
         key = str(event.get("key", ""))
         if event.get("ctrlKey") or event.get("metaKey"):
             key = f"Ctrl-{'Shift-' if key.isupper() else ''}{key.upper()}"
+        elif len(key) == 1:
+            key = key.lower()  # with Caps Lock too
         if key == "Escape" and (self._press or self._follow or self.surface.tool):
             self.surface.tool = ""
             self.cancel()

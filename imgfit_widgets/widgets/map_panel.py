@@ -103,7 +103,11 @@ class MapPanel(lean.VBox):
             classes="imgfit-map-kind",
         )
         self.radius = lean.BoundedFloatText(
-            value=RADIUS, min=0.0, max=5.0, step=0.02, tooltip="Correlation radius in degrees"
+            value=RADIUS,
+            min=0.0,
+            max=5.0,
+            step=0.02,
+            tooltip="Correlation radius in degrees, up to 5",
         )
         self.true_band = lean.Dropdown(
             options=[("mean", MEAN)],

@@ -38,7 +38,7 @@ class SearchPanel(Panel):
             min=1.0,
             max=50.0,
             step=0.5,
-            tooltip="Least √TS of a peak",
+            tooltip="Least √TS of a peak, from 1 to 50",
             classes="imgfit-search-threshold",
         )
         self.start = button("Find sources", classes="imgfit-search-button")
