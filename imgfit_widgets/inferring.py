@@ -217,10 +217,7 @@ class Inferring(State):
             keys = [key for key in profiles.result.names if key[0] == name]
             if not keys:
                 raise ImgfitError(f"{name}: none of its parameters was fitted")
-            return tuple(
-                profiles.minos(key, progress=part(progress, i / len(keys), (i + 1) / len(keys)))
-                for i, key in enumerate(keys)
-            )
+            return profiles.minos_of(keys, progress)
 
         return self._ask("find_errors", work)
 

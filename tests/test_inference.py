@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,106 @@ def test_the_unit_of_a_prior_has_no_part_in_a_ts(scale: float, drawn: Any) -> No
     lat.value, lat.prior = -0.05 * scale, GaussianPrior(-0.05 * scale, 0.01 * scale)
     found, result = source_ts(drawn, models, "src"), Fit().solve(drawn, models)
     assert found.ts == pytest.approx(result.ts["src"].ts, abs=0.01)
+
+
+def test_a_prior_shared_with_another_source_counts_once_in_a_ts(drawn: Any) -> None:
+    """What is left without the source keeps the prior, which was taken off nevertheless."""
+    found = {}
+    for sigma in (None, 1e-9):
+        models = two_linked()
+        models["src"].spectral_model.index.frozen = True
+        prior = None if sigma is None else GaussianPrior(2.5e-11, sigma)
+        models["src"].spectral_model.amplitude.prior = prior
+        found[sigma] = [source_ts(drawn, models, name).ts for name in ("src", "other")]
+    assert found[1e-9] == pytest.approx(found[None], abs=0.02), "the prior says nothing"
+
+
+@pytest.mark.parametrize("scale", [1.0, 3600.0])
+def test_criteria_do_not_depend_on_the_unit_of_a_prior(scale: float, drawn: Any) -> None:
+    models = toy_models()
+    lat = models["src"].parameters["lat_0"]
+    lat.min = lat.max = np.nan
+    lat.unit = "deg" if scale == 1.0 else "arcsec"
+    lat.value, lat.prior = -0.05 * scale, GaussianPrior(-0.05 * scale, 0.01 * scale)
+    found = source_ts(drawn, models, "src")
+    assert found.delta_aic == pytest.approx(2 * 3 - found.ts, abs=1e-6)
+    n = information_criteria(found.richer).n_bins
+    assert found.delta_bic == pytest.approx(3 * np.log(n) - found.ts, abs=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [None, 1e-3])
+def test_what_is_known_of_a_spectrum_makes_no_second_source(sigma: Any, drawn: Any) -> None:
+    """The copy brought the prior along, whose scale then spoke for two sources."""
+    models = toy_models()
+    index = models["src"].spectral_model.index
+    index.frozen, index.prior = True, None if sigma is None else GaussianPrior(index.value, sigma)
+    second = compare_shapes(drawn, models, "src")["Second source"]
+    assert second.delta_ts < 12 and second.sigma < 3
+
+
+def test_a_second_source_is_preferred_from_three_sigma_on(drawn: Any) -> None:
+    """Its place is searched for, so that AIC alone prefers one beside every other single point."""
+    ladder = compare_shapes(drawn, toy_models(), "src")
+    rungs = {rung.label: rung for rung in ladder.rungs}
+    for sigma, label in ((2.9, "Point"), (3.1, "Second source")):
+        rung = replace(rungs["Second source"], sigma=sigma, aic=rungs["Point"].aic - 5.0)
+        others = [r for r in ladder.rungs if r.label in ("Point",)]
+        assert replace(ladder, rungs=(*others, rung)).preferred.label == label
+
+
+def test_a_limit_of_linked_sources_is_the_same_whichever_is_asked(drawn: Any) -> None:
+    models = two_linked()
+    models["src"].spectral_model.index.frozen = True
+    models["src"].spectral_model.amplitude.prior = None
+    one, other = (flux_upper_limit(drawn, models, name) for name in ("src", "other"))
+    assert "other.amplitude" in one.message and "src.amplitude" in other.message
+    assert "linked" in one.message
+    # The positions that are held differ by name only where both are fixed.
+    for name in ("src", "other"):
+        for key in ("lon_0", "lat_0"):
+            models[name].parameters[key].frozen = True
+    one, other = (flux_upper_limit(drawn, models, name) for name in ("src", "other"))
+    assert one.value == pytest.approx(other.value, rel=1e-4)
+    assert one.best == pytest.approx(other.best, rel=1e-4)
+
+
+def test_a_linked_position_is_localised(drawn: Any) -> None:
+    models = Models([*toy_models(), toy_models(-0.5, 0.3, name="other")[0]])
+    models["other"].parameters["lat_0"].link = models["src"].parameters["lat_0"]
+    result = Fit().solve(counts_of(toy_dataset(), models), models)
+    assert result.key("other", "lat_0") == ("src", "lat_0")
+    assert result.value("other", "lat_0") == result.value("src", "lat_0")
+    place = localise(result, "other", check=False)
+    assert place.lat == result.value("src", "lat_0")
+    with pytest.raises(FitError, match=r"src\.reference: not fitted; expected a free parameter"):
+        result.value("src", "reference")
+
+
+def test_a_source_without_a_parameter_of_its_own_cannot_be_tested(drawn: Any) -> None:
+    models = Models([*toy_models(), toy_models(-0.5, 0.3, name="other")[0]])
+    for parameter in models["other"].parameters:
+        parameter.frozen = True
+    with pytest.raises(
+        ModelError, match="other: .* it has none: free its amplitude"
+    ):
+        source_ts(drawn, models, "other")
+    own = models["other"].spectral_model.amplitude
+    own.frozen, own.link = False, models["src"].spectral_model.amplitude
+    with pytest.raises(ModelError, match=r"other: .* shares all of them \(other.amplitude\)"):
+        source_ts(drawn, models, "other")
+
+
+def test_one_parameter_at_its_limit_does_not_cost_the_errors_of_all(drawn: Any) -> None:
+    models = toy_models()
+    lon = models["src"].parameters["lon_0"]
+    best = Fit().solve(drawn, models).value("src", "lon_0")
+    lon.value = best + 0.05
+    lon.min, lon.max = best + 0.01, best + 0.5
+    result = Fit().solve(drawn, models)
+    keys = [key for key in result.names if key[0] == "src"]
+    errors = {error.name: error for error in Profiles(result).minos_of(keys)}
+    assert "at its limit" in errors["lon_0"].message and not errors["lon_0"].success
+    assert errors["lat_0"].success and errors["amplitude"].success
 
 
 def test_linked_likelihood_has_the_gradient_of_its_statistic() -> None:

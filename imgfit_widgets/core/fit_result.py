@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import FitError
 from .likelihood import limits_of
 from .models import Models
 from .response import DatasetLike
@@ -110,13 +111,51 @@ class FitResult:
             found = self.covariance / np.outer(scale, scale)
         return np.where(np.isfinite(found), found, np.eye(len(scale)))
 
+    def key(self, model: str, parameter: str) -> tuple[str, str] | None:
+        """The entry of `names` that a parameter was fitted as, itself or one linked; or None."""
+        keys = [(row["model"], row["name"]) for row in self.parameters]
+        if (model, parameter) not in keys:
+            return None
+        leader = self.conditions[keys.index((model, parameter))][0]
+        same = [key for key, (of, _) in zip(keys, self.conditions, strict=True) if of == leader]
+        same = same if leader >= 0 else [(model, parameter)]
+        return next((key for key in same if key in self.names), None)
+
     def value(self, model: str, parameter: str) -> float:
         """Value of a free parameter."""
-        return float(self.values[self.names.index((model, parameter))])
+        return float(self.values[self._place(model, parameter)])
 
     def error(self, model: str, parameter: str) -> float:
         """Error of a free parameter."""
-        return float(self.errors[self.names.index((model, parameter))])
+        return float(self.errors[self._place(model, parameter)])
+
+    def _place(self, model: str, parameter: str) -> int:
+        key = self.key(model, parameter)
+        if key is None:
+            raise FitError(f"{model}.{parameter}: not fitted; expected a free parameter")
+        return self.names.index(key)
+
+    def priors_beyond(self, other: FitResult) -> float:
+        """What priors add to the statistic that the other fit, of other models, does not have.
+
+        Their scale is a matter of units, so that it must not decide between the two.
+        """
+        theirs = {
+            (row["model"], row["name"])
+            for row, (_, prior) in zip(other.parameters, other.conditions, strict=True)
+            if prior is not None
+        }
+        own: dict[int, list[tuple[dict[str, Any], Any]]] = {}
+        for place, row in enumerate(self.parameters):
+            leader, prior = self.conditions[place]
+            if prior is not None:
+                own.setdefault(place if leader < 0 else leader, []).append((row, prior))
+        total = 0.0
+        for linked in own.values():
+            if not theirs & {(row["model"], row["name"]) for row, _ in linked}:
+                row, prior = linked[0]
+                total += prior.penalty(row["value"])[0]
+        return float(total)
 
     def apply(self, models: Models | None = None) -> None:
         """Write values, errors and covariance into models (those that were fitted by default)."""

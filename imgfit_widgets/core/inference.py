@@ -97,7 +97,8 @@ def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison
             f"compare: {len(simpler.names)} and {len(richer.names)} free parameters; the second "
             "fit has to have more"
         )
-    ts = float(simpler.total_stat - richer.total_stat) + _priors_of(richer, simpler)
+    priors = richer.priors_beyond(simpler)
+    ts = float(simpler.total_stat - richer.total_stat) + priors
     message = ""
     if ts < -STUCK:
         message = "The richer model fits worse: it stopped in another minimum; start it elsewhere."
@@ -109,27 +110,11 @@ def compare(simpler: FitResult, richer: FitResult, name: str = "") -> Comparison
         dof,
         p_value,
         sigma_of(ts, dof),
-        many.aic - few.aic,
-        many.bic - few.bic,
+        many.aic - few.aic - priors,
+        many.bic - few.bic - priors,
         message,
         simpler,
         richer,
-    )
-
-
-def _priors_of(result: FitResult, without: FitResult) -> float:
-    """What the priors of parameters that only the first fit has add to its statistic.
-
-    Their scale would decide on what is compared, and it is a matter of units.
-    """
-    values = {(row["model"], row["name"]): row["value"] for row in result.parameters}
-    others = {(row["model"], row["name"]) for row in without.parameters}
-    return float(
-        sum(
-            q.prior.penalty(values[q.owner, q.name])[0]
-            for q in result.models.parameters.unique_parameters
-            if q.prior is not None and (q.owner, q.name) in values.keys() - others
-        )
     )
 
 
@@ -155,7 +140,14 @@ def source_ts(
     """
     fit = fit or Fit()
     source = _source(models, name)
-    linked = [p.label for p in source.parameters.free_parameters if _shared(models, source, p)]
+    free = source.parameters.free_parameters
+    linked = [p.label for p in free if _shared(models, source, p)]
+    if len(linked) == len(free):
+        what = f"shares all of them ({', '.join(linked)})" if linked else "has none"
+        raise ModelError(
+            f"{name}: expected free parameters of its own to test; it {what}: free its "
+            f"{source.linear_parameter.name}"
+        )
     full = result or fit.solve(datasets, models, part(progress, 0.0, 0.6))
     _check(full, "the fit with the source")
     without = models_at(full)
@@ -316,12 +308,12 @@ def flux_upper_limit(
     if not free_shape:
         for parameter in source.parameters:
             parameter.frozen = parameter is not amplitude
-    amplitude.link = amplitude.prior = None
+    amplitude.prior = None
     amplitude.min = amplitude.max = np.nan
     amplitude.frozen = False
     result = fit.solve(datasets, held, part(progress, 0.0, 0.5))
     _check(result, "the fit")
-    key = (name, amplitude.name)
+    key = result.key(name, amplitude.name) or (name, amplitude.name)
     best, error = result.value(*key), result.error(*key)
     profiles = Profiles(result)
     floor = 0.0
@@ -330,6 +322,11 @@ def flux_upper_limit(
     if best < 0:
         floor = float(zero)
         message = "The best amplitude is negative; the limit is counted from 0."
+    partners = [
+        q.label for q in held.parameters if q.leader is amplitude.leader and q is not amplitude
+    ]
+    if partners:
+        message = f"{message} It is for {', '.join(partners)} too, linked with it.".strip()
     level = math.sqrt(floor + float(ndtri(cl)) ** 2)
     minos = profiles.minos(key, level, part(progress, 0.5, 1.0))
     if not minos.valid_upper or minos.at_limit_upper:
@@ -371,10 +368,11 @@ def localise(
     """
     _check(result, "the fit")
     source = _source(result.models, name)
-    keys = [(name, "lon_0"), (name, "lat_0")]
-    missing = [f"{m}.{p}" for m, p in keys if (m, p) not in result.names]
-    if missing:
-        raise FitError(f"{', '.join(missing)}: not fitted; free the position and fit again")
+    found = {p: result.key(name, p) for p in ("lon_0", "lat_0")}
+    keys = [key for key in found.values() if key is not None]
+    if len(keys) < len(found):
+        missing = ", ".join(f"{name}.{p}" for p, key in found.items() if key is None)
+        raise FitError(f"{missing}: not fitted; free the position and fit again")
     profiles = Profiles(result)
     rows = [result.names.index(key) for key in keys]
     parameters = [source.spatial_model.parameters[p] for _, p in keys]

@@ -37,6 +37,9 @@ START_SIZES = (0.1, 0.3)
 START_ECCENTRICITY = 0.6
 START_ANGLES = (-45.0, 0.0, 45.0, 90.0)
 SECOND = "Second source"
+SEARCHED = 3.0
+"""From how many sigma on a second source is preferred. Its place was searched for, so that chance
+alone gives 2 sigma to one point in five."""
 _AWAY, _FAR = 3.0, 8.0
 """How far away a second source is looked for, in sizes of the source; at most in widths of the PSF.
 """
@@ -62,7 +65,7 @@ class Rung:
     delta_ts : float
         Statistic of the point minus this one's.
     aic : float
-        Akaike's criterion; the lowest is preferred.
+        Akaike's criterion; the lowest is preferred, see `Ladder.preferred`.
     message : str
         Why there is no fit, or why its numbers must not be taken at their face value.
     """
@@ -92,8 +95,9 @@ class Ladder:
 
     @property
     def preferred(self) -> Rung:
-        """The one with the lowest AIC."""
-        return min(self.rungs, key=lambda rung: rung.aic if not math.isnan(rung.aic) else math.inf)
+        """The one with the lowest AIC; a second source from 3 sigma on, as it was searched for."""
+        fair = [rung for rung in self.rungs if rung.label != SECOND or rung.sigma >= SEARCHED]
+        return min(fair, key=lambda rung: rung.aic if not math.isnan(rung.aic) else math.inf)
 
     def __getitem__(self, label: str) -> Rung:
         for rung in self.rungs:
@@ -241,8 +245,9 @@ def _with_second(point: FitResult, name: str) -> tuple[Models, str]:
     lon, lat = first.spatial_model.position_lonlat
     second.spatial_model = PointSpatialModel(frame=first.frame, lon_0=lon, lat_0=lat)
     for p in second.spectral_model.parameters:
+        p.link = p.prior = None  # what is known of the first is counted once
         if p.name == second.spectral_model.linear:
-            p.frozen, p.prior = False, None
+            p.frozen = False
         elif not p.frozen:
             p.link = first.spectral_model.parameters[p.name]
     models.append(second)
@@ -275,12 +280,14 @@ def _rung(
         nan = math.nan
         against = simpler[0] if simpler else ""
         return Rung(label, tag, against, nan, 0, nan, nan, nan, result.message)
-    aic = information_criteria(result).aic
-    delta = float(point.total_stat - result.total_stat)
+    priors = result.priors_beyond(point)
+    aic = information_criteria(result).aic - priors
+    delta = float(point.total_stat - result.total_stat) + priors
     if simpler is None:
         return Rung(label, tag, "", math.nan, 0, math.nan, 0.0, aic, "", result)
     against, other = simpler
-    ts, dof = float(other.total_stat - result.total_stat), len(result.names) - len(other.names)
+    ts = float(other.total_stat - result.total_stat) + priors - other.priors_beyond(point)
+    dof = len(result.names) - len(other.names)
     message = ""
     if not other.success:
         ts, message = math.nan, f"There is no fit of a {noun(against)} to compare it with."

@@ -26,7 +26,7 @@ from .likelihood import Likelihood, find_place
 from .minimise import Minimiser
 from .models import Models
 from .profile_result import Contour, ContourPoint, MinosError, StatProfile, StatSurface
-from .progress import Progress, silent
+from .progress import Progress, part, silent
 
 __all__ = ["Contour", "ContourPoint", "MinosError", "Profiles", "StatProfile", "StatSurface"]
 
@@ -116,6 +116,21 @@ class Profiles:
             self.minimiser.nfev - start,
             " ".join(dict.fromkeys(notes)),
         )
+
+    def minos_of(
+        self, parameters: Sequence[Any], progress: Progress = silent
+    ) -> tuple[MinosError, ...]:
+        """Asymmetric errors of several; one that has none says why in its ``message``."""
+        found = []
+        for number, parameter in enumerate(parameters):
+            share = part(progress, number / len(parameters), (number + 1) / len(parameters))
+            try:
+                found.append(self.minos(parameter, progress=share))
+            except FitError as error:
+                i = find_place(self.result.names, parameter)
+                unit, value = self.likelihood.free_parameters[i].unit_text, self.result.values[i]
+                found.append(MinosError.none(*self.result.names[i], unit, value, str(error)))
+        return tuple(found)
 
     def _unit(self, *places: int) -> np.ndarray:
         direction = np.zeros(len(self._held))

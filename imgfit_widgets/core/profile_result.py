@@ -35,6 +35,12 @@ class MinosError:
     nfev: int
     message: str = ""
 
+    @classmethod
+    def none(cls, model: str, name: str, unit: str, value: float, reason: str) -> MinosError:
+        """Of a parameter that has no error."""
+        nan, no = math.nan, False
+        return cls(model, name, unit, float(value), 1.0, nan, nan, no, no, no, no, 0, reason)
+
     @property
     def success(self) -> bool:
         """Whether both sides are crossings or limits."""

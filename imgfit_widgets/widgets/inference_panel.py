@@ -218,7 +218,8 @@ def _say_significance(found: Any) -> str:
 
 def _say_errors(found: Any) -> str:
     lines = [
-        f"<tr><td>{escape(error.name)}</td><td>{escape(interval(error))}</td></tr>"
+        f"<tr><td>{escape(error.name)}</td><td>{escape(interval(error))}"
+        f"{_remark(error.message if not error.success else '')}</td></tr>"
         for error in found
     ]
     return f"<table>{''.join(lines)}</table>"
@@ -271,7 +272,8 @@ def _say_shape(found: Any) -> str:
         "<tr><th>shape</th><th title='Statistic of the point minus this one'>ΔTS</th>"
         "<th title='Free parameters more than the simpler shape that it contains'>dof</th>"
         "<th title='Against that simpler shape; an elongated one against a Gaussian'>signif.</th>"
-        "<th title='Akaike, above the lowest: 0 is preferred'>ΔAIC</th></tr>"
+        "<th title='Akaike, above the preferred shape; a second source, whose place was searched "
+        "for, is preferred from 3 σ on'>ΔAIC</th></tr>"
     )
     return f"<table>{head}{''.join(lines)}</table>"
 

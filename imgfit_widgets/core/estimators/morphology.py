@@ -12,7 +12,7 @@ Ann. Math. Stat. 9, 60; for gamma rays Feijen et al. 2025, A&A 701, A4).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -272,7 +272,9 @@ def _compare(task: _Bands, free: list[str], progress: Progress) -> EnergyDepende
     progress(1.0, "Energy dependence done")
     failed = [band for band in bands if not band.success]
     dof = len(free) * (len(bands) - 1)
-    delta = common.stat - sum(band.stat for band in bands)
+    # Of the data alone: one common shape has fewer priors than one a band.
+    delta = common.stat - task.priors(common.values)
+    delta -= sum(band.stat - task.priors(band.values) for band in bands)
     if failed or not common.success:
         reason = failed[0].message if failed else common.message
         where = (
@@ -364,7 +366,17 @@ class _Bands:
         return tuple(found)
 
     def band_evaluators(self, at: dict[str, float]) -> list[tuple[list[MapDataset], Models]]:
-        return [(group, band_models(self.models, self.source, group, at)) for group in self.slices]
+        found = [(group, band_models(self.models, self.source, group, at)) for group in self.slices]
+        for _, models in found[1:]:
+            for parameter in models[self.source].spatial_model.parameters:
+                parameter.prior = None  # of a common shape it counts once
+        return found
+
+    def priors(self, shape: Mapping[str, float]) -> float:
+        """What the priors of the shape add to a statistic."""
+        known = self.model.spatial_model.parameters
+        priors = {p.name: p.prior for p in known if p.prior is not None and p.name in shape}
+        return float(sum(prior.penalty(shape[name])[0] for name, prior in priors.items()))
 
     def better(
         self, number: int, band: BandFit, starts: Sequence[dict[str, float]], progress: Progress
@@ -402,7 +414,11 @@ class _Bands:
         source = models[self.source]
         linear = source.linear_parameter
         ts = result.ts[self.source]
-        per_unit = float(source.spectral_model.integral(low, high)) / linear.value
+        unit = source.spectral_model.copy()
+        own = unit.parameters[linear.name]
+        own.min = own.max = float("nan")
+        own.value = 1.0
+        per_unit = float(unit.integral(low, high))
         return BandFit(
             low,
             high,
