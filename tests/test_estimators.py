@@ -33,6 +33,7 @@ from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.maps import WcsGeom, WcsNDMap
 from imgfit_widgets.core.models import (
     FoVBackgroundModel,
+    GaussianPrior,
     GaussianSpatialModel,
     Models,
     PointSpatialModel,
@@ -393,6 +394,34 @@ def test_bands_and_common_shape_are_gammapys_where_its_minima_are(edm):
         error = theirs[f"{name}_err"][0]
         assert held.common.values[name] == pytest.approx(theirs[name][0], abs=0.5 * error), name
         assert held.common.errors[name] == pytest.approx(error, rel=0.1), name
+
+
+def test_a_prior_on_the_common_shape_counts_once(edm):
+    """It was counted once a band, which made its error smaller by the root of their number."""
+    dataset, _ = edm
+    models = galactic_centre(0.05)
+    sigma = models["GC-1"].spatial_model.sigma
+    sigma.max, sigma.value = 0.1, 0.07
+    sigma.prior = GaussianPrior(0.07, 1e-4)  # far narrower than what the data say
+    tight = EnergyDependentMorphologyEstimator().run(dataset, models)
+    assert tight.common.errors["sigma"] == pytest.approx(1e-4, rel=0.02)
+    assert abs(tight.delta_ts) < 30 and tight.dof == 9 - 3
+    prior = sigma.prior
+    sigma.prior = GaussianPrior(prior.mu, 100.0)  # says nothing, whatever its normalisation
+    wide = EnergyDependentMorphologyEstimator().run(dataset, models)
+    sigma.prior = None
+    none = EnergyDependentMorphologyEstimator().run(dataset, models)
+    assert wide.delta_ts == pytest.approx(none.delta_ts, abs=0.05)
+
+
+def test_bands_start_from_an_amplitude_of_zero(edm):
+    """Where a bounded fit has left it."""
+    dataset, _ = edm
+    models = galactic_centre(0.05)
+    from_there = fit_bands(dataset, models)
+    models["GC-1"].spectral_model.amplitude.value = 0.0
+    for band, other in zip(fit_bands(dataset, models), from_there, strict=True):
+        assert band.success and band.flux == pytest.approx(other.flux, rel=0.05)
 
 
 def test_the_comparison_does_not_depend_on_the_start(edm):

@@ -175,9 +175,7 @@ def test_a_source_without_a_parameter_of_its_own_cannot_be_tested(drawn: Any) ->
     models = Models([*toy_models(), toy_models(-0.5, 0.3, name="other")[0]])
     for parameter in models["other"].parameters:
         parameter.frozen = True
-    with pytest.raises(
-        ModelError, match="other: .* it has none: free its amplitude"
-    ):
+    with pytest.raises(ModelError, match=r"other: .* it has none: free its amplitude"):
         source_ts(drawn, models, "other")
     own = models["other"].spectral_model.amplitude
     own.frozen, own.link = False, models["src"].spectral_model.amplitude
