@@ -159,6 +159,12 @@ def test_a_limit_of_linked_sources_is_the_same_whichever_is_asked(drawn: Any) ->
     assert one.best == pytest.approx(other.best, rel=1e-4)
 
 
+def test_a_prior_without_weight_bounds_nothing() -> None:
+    prior = UniformPrior(0.0, 1.0, weight=0.0)
+    assert prior.limits == (-np.inf, np.inf) and prior.penalty(5.0) == (0.0, 0.0, 0.0)
+    assert UniformPrior(0.0, 1.0).limits == (0.0, 1.0)
+
+
 def test_a_linked_position_is_localised(drawn: Any) -> None:
     models = Models([*toy_models(), toy_models(-0.5, 0.3, name="other")[0]])
     models["other"].parameters["lat_0"].link = models["src"].parameters["lat_0"]

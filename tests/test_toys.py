@@ -12,7 +12,7 @@ from scipy import stats
 from imgfit_widgets.core import toys
 from imgfit_widgets.core.errors import FitError, InputError, ModelError
 from imgfit_widgets.core.fit import Fit
-from imgfit_widgets.core.models import FoVBackgroundModel, Models
+from imgfit_widgets.core.models import FoVBackgroundModel, GaussianPrior, Models
 from imgfit_widgets.core.progress import Cancelled
 from imgfit_widgets.core.toys import binomial_interval, fake_counts, run_toys, ts_p_value
 
@@ -35,6 +35,20 @@ def one_error(result):
         key: (v - e, v + e)
         for key, v, e in zip(result.names, result.values, result.errors, strict=True)
     }
+
+
+def test_what_a_prior_knows_is_drawn_anew_too(dataset, models):
+    """With one mean for all toys, a prior that decides leaves pulls of no width."""
+    amplitude = models["bright"].spectral_model.amplitude
+    amplitude.prior = GaussianPrior(amplitude.value, 0.01 * amplitude.value)
+    result = run_toys(dataset, models, n_toys=80, seed=1)
+    pull = result.pull("bright", "amplitude")
+    errors = result.errors[:, 0]
+    assert np.median(errors) == pytest.approx(0.01 * amplitude.value, rel=0.1), "the prior decides"
+    assert abs(pull.mean) < 3.5 * pull.mean_err and abs(pull.width - 1) < 3.5 * pull.width_err
+    assert amplitude.prior.mu == amplitude.value, "the models are not changed"
+    chance = ts_p_value(dataset, "bright", models, n_toys=2, seed=1)
+    assert chance.n_failed == 0
 
 
 def test_fake_counts_are_poisson_counts_of_the_prediction(dataset, models):

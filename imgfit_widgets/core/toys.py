@@ -31,7 +31,7 @@ from .evaluator import Evaluator
 from .fit import Fit, FitResult
 from .likelihood import Likelihood
 from .maps import WcsNDMap
-from .models import Models
+from .models import GaussianPrior, Models
 from .parallel import imap, open_executor
 from .progress import Progress, part, silent
 from .stats import sigma_of
@@ -296,6 +296,9 @@ def run_toys(
 ) -> ToyResult:
     """Draw counts from the models and fit them with the same models, many times.
 
+    A Gaussian prior is taken for another measurement, which each toy makes anew: its mean varies
+    around the truth by its standard deviation.
+
     Parameters
     ----------
     datasets : `MapDataset` or sequence of them
@@ -325,6 +328,7 @@ def run_toys(
     work = _Work(
         tuple(_bare(group)),
         tuple(_expected(group, chosen)),
+        chosen.copy(),
         chosen.copy(),
         _whole("seed", seed, 0),
         Fit() if fit is None else fit,
@@ -405,6 +409,7 @@ def ts_p_value(
     work = _Work(
         tuple(_bare(group)),
         tuple(_expected(group, null)),
+        null,
         chosen.copy(),
         _whole("seed", seed, 0),
         solver,
@@ -456,6 +461,7 @@ def binomial_interval(k: int, n: int, level: float = _ONE_SIGMA) -> tuple[float,
 class _Work:
     datasets: tuple[MapDataset, ...]
     expected: tuple[FloatArray, ...]
+    truth: Models
     models: Models
     seed: int
     fit: Fit
@@ -477,6 +483,12 @@ def _one(work: _Work, number: int, progress: Progress = silent) -> _Toy:
     rng = np.random.default_rng([work.seed, number])
     models = work.models.copy()
     group = list(_draw(work.datasets, work.expected, rng, None))
+    for parameter in work.truth.parameters.unique_parameters:
+        prior = parameter.prior
+        if isinstance(prior, GaussianPrior) and prior.weight > 0 and not parameter.frozen:
+            mean = rng.normal(parameter.value, prior.sigma / math.sqrt(prior.weight))
+            own = models[parameter.owner].parameters[parameter.name]
+            own.prior = GaussianPrior(mean, prior.sigma, prior.weight)
     try:
         result = work.fit.solve(group, models, progress)
         # Without a minimum there are no intervals.

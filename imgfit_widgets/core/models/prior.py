@@ -105,10 +105,11 @@ class UniformPrior(Prior):
 
     @property
     def limits(self) -> tuple[float, float]:
-        return self.min, self.max
+        return (self.min, self.max) if self.weight > 0 else (-math.inf, math.inf)
 
     def penalty(self, value: float) -> tuple[float, float, float]:
-        inside = self.min <= value <= self.max
+        low, high = self.limits
+        inside = low <= value <= high
         norm = 2.0 * self.weight * math.log(self.max - self.min)
         return (norm if inside else math.inf), 0.0, 0.0
 
