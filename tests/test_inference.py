@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import chi2, norm
 from toy import toy_dataset, toy_models, with_counts
 
+from imgfit_widgets.core.dataset import MapDataset
 from imgfit_widgets.core.errors import FitError, ModelError
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.fit import Fit, LiveLikelihood
@@ -25,6 +26,7 @@ from imgfit_widgets.core.inference import (
 )
 from imgfit_widgets.core.ladder import compare_shapes
 from imgfit_widgets.core.likelihood import Likelihood
+from imgfit_widgets.core.maps import MapAxis, WcsGeom, WcsNDMap
 from imgfit_widgets.core.models import (
     ConstantSpatialModel,
     ExpCutoffPowerLawSpectralModel,
@@ -163,6 +165,37 @@ def test_a_prior_without_weight_bounds_nothing() -> None:
     prior = UniformPrior(0.0, 1.0, weight=0.0)
     assert prior.limits == (-np.inf, np.inf) and prior.penalty(5.0) == (0.0, 0.0, 0.0)
     assert UniformPrior(0.0, 1.0).limits == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("level", "seed"), [(1e-3, 0), (0.03, 1), (0.03, 6)])
+def test_a_deficit_takes_no_more_than_there_is(level: float, seed: int) -> None:
+    """Where there are few counts, thousands were predicted below 0, and called a minimum."""
+    geom = WcsGeom.create((0, 0), (1.6, 1.2), 0.02, "CAR", "galactic", [MapAxis("energy", [1, 10])])
+    counts = np.random.default_rng(seed).poisson(level, geom.data_shape).astype(float)
+    x, y = geom.lonlat_to_pix(0.013, 0.007)
+    rows, columns = np.indices(geom.shape)
+    counts[0][np.hypot(columns - x, rows - y) < 9] = 0.0
+    flat = np.full(geom.data_shape, level)
+    dataset = MapDataset.from_images(WcsNDMap(geom, counts), flat, "1e13 cm2 s", 0.05, name="toy")
+    models = toy_models(0.013, 0.007, amplitude=1e-13)
+    for name in ("lon_0", "lat_0"):
+        models["src"].parameters[name].frozen = True
+    models["toy-bkg"].parameters["norm"].frozen = True
+    result = Fit().solve(dataset, models)
+    assert result.success and "held at 0" in result.message
+    # The lowest amplitude with which no prediction is negative, and the statistic there.
+    evaluator = Evaluator([dataset], models)
+    at_one = evaluator.npred(evaluator.x0)[0] - flat
+    lowest = -1e-13 * level / at_one.max()
+    best = result.value("src", "amplitude")
+    assert 1.1 * lowest < best < 0.95 * lowest
+    mu = flat + at_one * lowest / 1e-13
+    ts = float(cash(counts, flat).sum() - cash(counts, mu).sum())
+    assert result.ts["src"].ts == pytest.approx(ts, rel=0.05)
+    minos = Profiles(result).minos("src.amplitude")
+    assert minos.success and abs(minos.lower) < 0.5 * abs(minos.upper)
+    # Only upwards anything is known: how far is what an error says there.
+    assert result.error("src", "amplitude") == pytest.approx(minos.upper, rel=0.8)
 
 
 def test_a_linked_position_is_localised(drawn: Any) -> None:

@@ -29,7 +29,6 @@ from .irf.edisp import EDispKernelMap
 from .irf.psf import PSFMap
 from .maps import MapAxis, WcsGeom, WcsNDMap
 from .models import FoVBackgroundModel, Models
-from .stats import cash
 
 FloatArray = NDArray[np.float64]
 Image = str | os.PathLike[str] | WcsNDMap | NDArray[Any]
@@ -311,7 +310,8 @@ class MapDataset:
             npred = float(npred_map[self.mask].sum())
             if any(not isinstance(model, FoVBackgroundModel) for model in applied):
                 signal = npred - npred_background
-            stat = float(cash(self.counts.data[self.mask], npred_map[self.mask]).sum())
+            evaluator = self._evaluator()
+            stat = float(evaluator.stat(evaluator.x0))
 
         def exposure(value: float | None) -> str:
             return "none" if value is None else f"{value:.2e} m2 s"

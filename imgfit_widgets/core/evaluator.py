@@ -135,6 +135,23 @@ class Evaluator:
         found.stat = sum(term.differentiate(p, found) for term in self.terms)
         return found.of(self.free_places, self.units)
 
+    def without_walls(self, x: np.ndarray) -> Derivatives | None:
+        """The derivatives at ``x`` for errors, where a prediction is held at 0; None elsewhere.
+
+        What holds it there is steep and says nothing of how well anything is known, and bins
+        without counts say nothing in second derivatives: the expected ones are to be taken.
+        """
+        terms = [region.poisson for term in self.terms for region in term.regions or []]
+        if not any(term.is_low for term in terms):
+            return None
+        for term in terms:
+            term.walled = False
+        try:
+            return self.derivatives(x)
+        finally:
+            for term in terms:
+                term.walled = True
+
     def npred(self, x: np.ndarray) -> list[np.ndarray]:
         """Predicted counts of each dataset, background included, shape (band, y, x)."""
         return self.npred_full(self.full(x))

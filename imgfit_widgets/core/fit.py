@@ -272,6 +272,12 @@ def _result(
     x = minimiser.origin + u * minimiser.scale
     stat, gradient = minimiser.stat_and_slope(u)
     reason, covariance, edm = judge(minimiser, x, hessian, gradient, held)
+    at_zero = None if reason else like.without_walls(x)
+    if at_zero is not None:
+        free = np.flatnonzero(~held)
+        known = at_zero.of(free, minimiser.scale[free]).expected
+        if np.linalg.eigvalsh(known)[0] > 0:
+            covariance[np.ix_(free, free)] = 2.0 * np.linalg.inv(known)
     covariance = covariance * np.outer(minimiser.scale, minimiser.scale)
     variance = np.diag(covariance).copy()
     errors = np.where(variance > 0, np.sqrt(np.abs(variance)), np.nan)
@@ -284,6 +290,8 @@ def _result(
             x[i] = _turned_back(like.free_parameters[i], x[i])
     ts = _significances(minimiser, x, stat)
     message = reason or praise(like, x, errors, held, ts)
+    if at_zero is not None:
+        message += " Predicted counts are held at 0 somewhere: take asymmetric errors (MINOS)."
     for array in (x, errors, covariance):
         array.flags.writeable = False
     return FitResult(

@@ -114,7 +114,15 @@ class Likelihood:
 
     def derivatives(self, x: np.ndarray) -> Derivatives:
         """The statistic, its gradient, and its expected and exact second derivatives by ``x``."""
-        found = self.evaluator.derivatives(self._all(x))
+        return self._whole(self.evaluator.derivatives(self._all(x)), x)
+
+    def without_walls(self, x: np.ndarray) -> Derivatives | None:
+        """`derivatives` for errors where a prediction is held at 0, None where none is."""
+        found = self.evaluator.without_walls(self._all(x))
+        return None if found is None else self._whole(found, x)
+
+    def _whole(self, found: Derivatives, x: np.ndarray) -> Derivatives:
+        """With links and priors."""
         if self._spread is not None:
             found = found.through(self._spread)
         found.stat += self.fixed_prior_stat

@@ -54,9 +54,11 @@ def cash(n: np.ndarray, mu: np.ndarray) -> np.ndarray:
 class PoissonTerm:
     """The Cash sum over some pixels as a function of the prediction.
 
-    Below ``floor`` the prediction mu is replaced by ``floor exp(mu / floor - 1)``: continuous with
-    its first derivative, positive, convex in mu, and never reached by a physical model, whose
-    prediction is at least the background.
+    Below ``floor``, with ``d = 1 - mu / floor``, the prediction mu is replaced by
+    ``mu + floor d**3 / 3`` and its logarithm by ``log(floor) - d - d**2 / 2``: continuous up to the
+    second derivative, convex in mu, and steep below 0, so that nothing is gained by predictions
+    that are negative, where no counts are either. No physical model comes there, whose prediction
+    is at least the background.
 
     Parameters
     ----------
@@ -67,6 +69,12 @@ class PoissonTerm:
     mask : ndarray of bool, same shape, or None
         Pixels that count; None for all.
     """
+
+    walled = True
+    """Whether `expected` has what the steep part gives. Without it a bin that is below the
+    background counts as much as one at it: what an error can be said to be there."""
+    is_low = False
+    """Whether the prediction was below the floor somewhere when a slope was asked for last."""
 
     def __init__(self, n: np.ndarray, background: np.ndarray, mask: np.ndarray | None) -> None:
         self.floor = np.maximum(FLOOR * background, BARE)
@@ -91,12 +99,12 @@ class PoissonTerm:
         """
         n, weight = self.n, self.weight
         low = mu < self.floor
-        if low.any():
-            bent = np.where(low, mu / self.floor - 1.0, 0.0)
-            held = np.where(low, self.floor, mu)
-            positive = np.where(low, self.floor * np.exp(np.maximum(bent, -700.0)), mu)
-            slope = 2.0 * (positive * _or_one(weight) - n) / held
-            return self._sum(positive, np.log(held) + bent), slope
+        self.is_low = bool(low.any())
+        if self.is_low:
+            held, d = np.where(low, self.floor, mu), np.where(low, 1.0 - mu / self.floor, 0.0)
+            positive, log = _bent(held, d)
+            slope = 2.0 * ((1.0 - d * d) * _or_one(weight) - (1.0 + d) * n / held)
+            return self._sum(positive, log), slope
         slope = np.divide(n, mu, out=self._slope)
         np.subtract(1.0 if weight is None else weight, slope, out=slope)
         slope *= 2.0
@@ -108,7 +116,7 @@ class PoissonTerm:
         They hold until the next call.
         """
         stat, slope = self.sum_and_slope(mu)
-        if (mu < self.floor).any():
+        if self.is_low:
             return stat, slope, self.curvature(mu)
         # 2 n / mu^2 from the slope, 2 (weight - n / mu).
         curvature = np.subtract(self._twice, slope, out=self._log)
@@ -122,15 +130,15 @@ class PoissonTerm:
     def curvature(self, mu: np.ndarray) -> np.ndarray:
         """Second derivative of the statistic with respect to each pixel's prediction."""
         low = mu < self.floor
-        curvature = 2.0 * self.n / np.where(low, np.inf, mu) ** 2
+        curvature = 2.0 * self.n / np.where(low, self.floor, mu) ** 2
         if low.any():
-            bent = np.exp(np.clip(mu / self.floor - 1.0, -700.0, 0.0)) / self.floor
-            curvature += np.where(low, 2.0 * bent * _or_one(self.weight), 0.0)
+            d = np.where(low, 1.0 - mu / self.floor, 0.0)
+            curvature += 4.0 * d / self.floor * _or_one(self.weight)
         return np.asarray(curvature)
 
     def expected(self, mu: np.ndarray) -> np.ndarray:
         """What `curvature` is on average, if the prediction is true."""
-        expected = 2.0 / np.maximum(mu, self.floor)
+        expected = 2.0 / np.maximum(mu, self.floor if self.walled else self.floor / FLOOR)
         if self.weight is not None:
             expected *= self.weight
         return np.asarray(expected)
@@ -191,24 +199,21 @@ class BandSums:
 
         Bends below `FLOOR` as `PoissonTerm` does.
         """
-        held = positive = factor
-        log = np.log(np.maximum(factor, FLOOR))
-        if factor.min() < FLOOR:
-            held = np.maximum(factor, FLOOR)
-            bent = np.minimum(factor / FLOOR - 1.0, 0.0)
-            positive = held * np.exp(np.maximum(bent, -700.0))
-            log = log + bent
-        expected = positive * self.background
-        stat = 2.0 * (expected.sum() - self.counts @ log) + self._constant
-        return float(stat), 2.0 * (expected - self.counts) / held
+        held, d = np.maximum(factor, FLOOR), np.maximum(1.0 - factor / FLOOR, 0.0)
+        positive, log = _bent(held, d)
+        stat = 2.0 * (positive @ self.background - self.counts @ log) + self._constant
+        slope = 2.0 * ((1.0 - d * d) * self.background - (1.0 + d) * self.counts / held)
+        return float(stat), slope
 
     @cached_property
     def _constant(self) -> float:
         return float((self.fixed - 2.0 * self.log).sum())
 
     def curvature(self, factor: np.ndarray) -> np.ndarray:
-        """Second derivative by each band's factor (0 where bent: only the slope matters there)."""
-        return np.where(factor > FLOOR, 2.0 * self.counts / np.maximum(factor, FLOOR) ** 2, 0.0)
+        """Second derivative by each band's factor."""
+        d = np.maximum(1.0 - factor / FLOOR, 0.0)
+        of_counts = 2.0 * self.counts / np.maximum(factor, FLOOR) ** 2
+        return np.asarray(of_counts + 4.0 * d * self.background / FLOOR)
 
     def expected(self, factor: np.ndarray) -> np.ndarray:
         """What `curvature` is on average, if the prediction is true."""
@@ -218,6 +223,11 @@ class BandSums:
 def sum_of_product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """For each band, (R, y, x) to (R,); not through BLAS, whose threads cost more here."""
     return np.asarray(np.einsum("ryx,ryx->r", one, other))
+
+
+def _bent(held: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What stands for a prediction ``held * (1 - d)`` and for its logarithm, with d 0 or more."""
+    return held * (1.0 - d + d**3 / 3.0), np.log(held) - d * (1.0 + 0.5 * d)
 
 
 def sigma_of(ts: float, dof: int) -> float:
