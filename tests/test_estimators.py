@@ -329,6 +329,18 @@ def test_a_planted_peak_is_placed_between_pixels_and_neighbours_are_left_out():
 
 
 # --- energy bands
+def test_numbers_of_numpy_are_numbers(edm):
+    """They were refused, with a reason that was not theirs."""
+    dataset, _ = edm
+    edges = np.array([1, 10])
+    own, _ = energy_bands(dataset.energy_axis, edges)
+    assert own.bounds == pytest.approx(energy_bands(dataset.energy_axis, [1.0, 10.0])[0].bounds)
+    maps = ExcessMapEstimator(np.float32(0.1), n_sigma=np.int64(2))
+    assert maps.n_sigma == 2.0
+    with pytest.raises(InputError, match="n_sigma: '2' is no number of sigmas"):
+        ExcessMapEstimator(0.1, n_sigma="2")
+
+
 def test_slices_add_up_to_the_whole(edm):
     dataset, _ = edm
     models = galactic_centre()

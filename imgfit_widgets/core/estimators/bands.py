@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import astropy.units as u
@@ -61,9 +62,7 @@ def as_tev(name: str, value: Any) -> float:
 def _plain(name: str, value: Any, unit: str, expected: str, positive: bool) -> float:
     bound = "above 0" if positive else "0 or more"
     try:
-        number = float(
-            value if isinstance(value, (int, float)) else u.Quantity(value).to(unit).value
-        )
+        number = float(value if isinstance(value, Real) else u.Quantity(value).to(unit).value)
     except (TypeError, ValueError, u.UnitsError):
         raise InputError(f"{name}: {str(value)!r} cannot be used; expected {expected}") from None
     if not np.isfinite(number) or number < 0 or (positive and number == 0):

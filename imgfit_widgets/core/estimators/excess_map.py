@@ -42,9 +42,10 @@ class ExcessMapEstimator:
     Parameters
     ----------
     correlation_radius : float, str or Quantity
-        Pixels whose centres lie within it are summed; degrees if a number.
+        Pixels whose centres lie within it are summed, by the size of a pixel in the middle of the
+        map; degrees if a number.
     n_sigma, n_sigma_ul, n_sigma_sensitivity : float
-        Of errors, upper limits and the sensitivity.
+        Of errors, upper limits (from the best excess, negative ones too) and the sensitivity.
     selection_optional : sequence of str
         ``errn-errp``, ``ul``, ``sensitivity`` or ``all``.
     energy_edges : sequence of energies, optional

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ def find_sources(
     DataError
         If the map has no valid pixel.
     """
-    if not (isinstance(threshold, (int, float)) and math.isfinite(threshold) and threshold > 0):
+    if not (isinstance(threshold, Real) and math.isfinite(threshold) and threshold > 0):
         raise InputError(f"threshold: {threshold!r}; expected a sqrt(TS) above 0")
     chosen = maps["sqrt_ts"] if isinstance(maps, FluxMaps) else maps
     planes = chosen.data.reshape(-1, *chosen.geom.shape)

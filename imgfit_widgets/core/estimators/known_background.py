@@ -8,6 +8,8 @@ solve. Arrays of any shape; counts.
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import lambertw
@@ -27,7 +29,7 @@ def check_n_sigma(name: str, value: float) -> float:
     InputError
         If it is not above 0 and finite.
     """
-    if not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
+    if not (isinstance(value, Real) and np.isfinite(value) and value > 0):
         raise InputError(f"{name}: {value!r} is no number of sigmas; expected more than 0")
     return float(value)
 
@@ -47,7 +49,9 @@ def upper_limit(counts: FloatArray, background: FloatArray, n_sigma: float = 2.0
     """The excess above the best one at which the statistic has risen by ``n_sigma**2``.
 
     Without counts it is ``n_sigma**2 / 2``, as for no background: an upper limit that the
-    background's downward fluctuation does not lower (and Gammapy's choice).
+    background's downward fluctuation does not lower (and Gammapy's choice). With a few counts, far
+    fewer than the background, it is counted from a negative excess and may be negative itself;
+    `flux_upper_limit` counts from 0.
     """
     excess = np.where(counts > 0, counts - background, 0.0)
     return np.asarray(excess + errp(counts, n_sigma))

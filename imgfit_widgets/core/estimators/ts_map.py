@@ -54,7 +54,8 @@ class TSMapEstimator:
     n_sigma, n_sigma_ul : float
         Of errors and upper limits.
     selection_optional : sequence of str
-        ``errn-errp``, ``ul`` or ``all``.
+        ``errn-errp``, ``ul`` or ``all``. A lower error ends where a prediction would be negative;
+        a limit is counted from the best norm, a negative one too.
     energy_edges : sequence of energies, optional
         Bands; by default all bins are one band.
     n_jobs : int
