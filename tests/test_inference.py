@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,21 @@ def test_a_deficit_takes_no_more_than_there_is(level: float, seed: int) -> None:
     assert minos.success and abs(minos.lower) < 0.5 * abs(minos.upper)
     # Only upwards anything is known: how far is what an error says there.
     assert result.error("src", "amplitude") == pytest.approx(minos.upper, rel=0.8)
+
+
+def test_an_image_without_background_is_not_held_at_0() -> None:
+    """Far from the source nothing is predicted there, which no error may depend on."""
+    models = toy_models(background=False)
+    dataset = toy_dataset()
+    evaluator = Evaluator([dataset], models)
+    expected = evaluator.npred_of("src", evaluator.x0)[0]
+    counts = np.random.default_rng(1).poisson(expected).astype(float)
+    alone = with_counts(SimpleNamespace(**{**vars(dataset), "background": None}), counts)
+    result = Fit().solve(alone, models)
+    assert result.success and "held" not in result.message
+    # Only the number of events tells the amplitude.
+    share = result.error("src", "amplitude") / result.value("src", "amplitude")
+    assert share == pytest.approx(counts.sum() ** -0.5, rel=0.02)
 
 
 def test_a_linked_position_is_localised(drawn: Any) -> None:

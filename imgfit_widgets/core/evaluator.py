@@ -142,7 +142,7 @@ class Evaluator:
         without counts say nothing in second derivatives: the expected ones are to be taken.
         """
         terms = [region.poisson for term in self.terms for region in term.regions or []]
-        if not any(term.is_low for term in terms):
+        if not any(term.is_held for term in terms):
             return None
         for term in terms:
             term.walled = False

@@ -73,8 +73,9 @@ class PoissonTerm:
     walled = True
     """Whether `expected` has what the steep part gives. Without it a bin that is below the
     background counts as much as one at it: what an error can be said to be there."""
-    is_low = False
-    """Whether the prediction was below the floor somewhere when a slope was asked for last."""
+    is_held = False
+    """Whether the prediction would be negative somewhere, when a slope was asked for last: in bins
+    with a background, as where there is none rounding alone may make it so."""
 
     def __init__(self, n: np.ndarray, background: np.ndarray, mask: np.ndarray | None) -> None:
         self.floor = np.maximum(FLOOR * background, BARE)
@@ -99,8 +100,10 @@ class PoissonTerm:
         """
         n, weight = self.n, self.weight
         low = mu < self.floor
-        self.is_low = bool(low.any())
-        if self.is_low:
+        self.is_held = False
+        if low.any():
+            below = (mu < -0.01 * self.floor) & (self.floor > BARE)
+            self.is_held = bool((below if weight is None else below & (weight > 0)).any())
             held, d = np.where(low, self.floor, mu), np.where(low, 1.0 - mu / self.floor, 0.0)
             positive, log = _bent(held, d)
             slope = 2.0 * ((1.0 - d * d) * _or_one(weight) - (1.0 + d) * n / held)
@@ -116,7 +119,7 @@ class PoissonTerm:
         They hold until the next call.
         """
         stat, slope = self.sum_and_slope(mu)
-        if self.is_low:
+        if (mu < self.floor).any():
             return stat, slope, self.curvature(mu)
         # 2 n / mu^2 from the slope, 2 (weight - n / mu).
         curvature = np.subtract(self._twice, slope, out=self._log)
