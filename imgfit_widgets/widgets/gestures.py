@@ -335,6 +335,8 @@ class Mouse:
 
     def _key(self, event: dict[str, Any]) -> None:
         key = str(event.get("key", ""))
+        if event.get("altKey"):
+            return  # the browser's
         if event.get("ctrlKey") or event.get("metaKey"):
             key = f"Ctrl-{'Shift-' if key.isupper() else ''}{key.upper()}"
         elif len(key) == 1:

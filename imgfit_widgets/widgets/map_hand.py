@@ -21,7 +21,7 @@ from ..session import Session
 from ..task import Owner
 from . import lean
 from .gestures import Hit
-from .lean import show
+from .lean import HIDDEN, show
 from .sky_figure import SkyFigure, SkyView
 from .style import button, escape, row, text
 
@@ -133,7 +133,7 @@ class Hand(HasTraits):
             "n": lambda: self._set_mode("navigate"),
             "e": lambda: self._set_mode("edit"),
             "a": lambda: self._set_mode("add"),
-            "Escape": lambda: self._set_mode("navigate"),
+            "Escape": self._leave,
             "Delete": lambda: session.attempt(session.remove_source),
             "Backspace": lambda: session.attempt(session.remove_source),
             "s": lambda: session.attempt(session.snap),
@@ -167,6 +167,10 @@ class Hand(HasTraits):
         x_low, x_high, y_low, y_high = self._view.window
         x, y = dx * PAN_STEP * (x_high - x_low), dy * PAN_STEP * (y_high - y_low)
         self._view.set_window((x_low + x, x_high + x, y_low + y, y_high + y))
+
+    def _leave(self) -> None:
+        self.help_shown = False
+        self._set_mode("navigate")
 
     def _set_mode(self, mode: str) -> None:
         self._session.mode = mode
@@ -236,6 +240,9 @@ class Toolbar(lean.HBox):
         self.grid = _toggle("Grid", "Lines of equal longitude and latitude")
         self.sexagesimal = _toggle("h m s", "Axes in hours, minutes, seconds instead of degrees")
         self.help = _toggle("?", "Keys", "imgfit-keys-button")
+        lines = "".join(f"<dt>{escape(key)}</dt><dd>{escape(what)}</dd>" for key, what in KEYS)
+        words = f"<b>Keys</b> work after a click on a map.<dl>{lines}</dl>"
+        self.key_list = text(words, f"imgfit-keys {HIDDEN}")
         super().__init__(
             [
                 _group(*self.modes.values()),
@@ -243,14 +250,10 @@ class Toolbar(lean.HBox):
                 _group(*self.tools.values()),
                 _group(self.undo, self.redo),
                 _group(self.grid, self.sexagesimal, self.help),
+                self.key_list,
             ],
             classes="imgfit-map-toolbar",
         )
-        lines = "".join(f"<dt>{escape(key)}</dt><dd>{escape(what)}</dd>" for key, what in KEYS)
-        self.key_list = text(
-            f"<b>Keys</b> work after a click on a map.<dl>{lines}</dl>", "imgfit-keys"
-        )
-        show(self.key_list, False)
         link((hand, "help_shown"), (self.help, "value"))
         hand.observe(self._show_keys, "help_shown")
         for name, toggle in self.modes.items():

@@ -224,7 +224,7 @@ class MapViewer(Panel):
         self._empty = text(NO_DATA, "imgfit-no-map")
         super().__init__(
             session,
-            [self._empty, self.toolbar.key_list, *self._shown],
+            [self._empty, *self._shown],
             "imgfit-map-viewer imgfit-card",
         )
         for panel in self.panels:

@@ -41,10 +41,16 @@ def style_text() -> str:
 
 
 class StyleSheet(lean.HTML):
-    """An invisible widget that brings the style sheet into a page; all panels share one."""
+    """An invisible widget that brings the style sheet into a page; all panels share one.
+
+    And ``page.js``, which runs when the style is loaded: the one way to the page that widgets have
+    in JupyterLab without an extension of its own.
+    """
 
     def __init__(self) -> None:
-        super().__init__(f"<style>{style_text()}</style>", classes="imgfit-style")
+        script = (resources.files(__package__ or __name__) / "page.js").read_text(encoding="utf-8")
+        load = html.escape(script, quote=True)
+        super().__init__(f'<style onload="{load}">{style_text()}</style>', classes="imgfit-style")
 
 
 class Panel(lean.VBox):
