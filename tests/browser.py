@@ -49,6 +49,10 @@ FOREIGN_MESSAGES = (
 )
 
 
+# A page that is left closes its connection while its widgets may still be reporting their sizes.
+OF_A_LEFT_PAGE = "Cannot send"
+
+
 @dataclass
 class Server:
     """A server process: its address, and the file that its messages go to."""
@@ -129,17 +133,22 @@ class Watch:
 
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    is_left: bool = False
 
     def follow(self, page: Page, address: str) -> None:
         """Take notes on a page that may only talk to one server."""
         own = (address, address.replace("http", "ws"), "data:", "blob:", "about:")
         page.on("request", lambda r: None if r.url.startswith(own) else self.requests.append(r.url))
         page.on("websocket", lambda w: None if w.url.startswith(own) else self._ask(w.url))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", self._error)
         page.on("console", self._console)
 
     def _ask(self, url: str) -> None:
         self.requests.append(url)
+
+    def _error(self, error: Any) -> None:
+        if not (self.is_left and str(error) == OF_A_LEFT_PAGE):
+            self.errors.append(str(error))
 
     def _console(self, message: Any) -> None:
         known = any(re.search(pattern, message.text) for pattern in FOREIGN_MESSAGES)
@@ -153,12 +162,17 @@ class Watch:
 
 
 @contextlib.contextmanager
-def visit(browser: Browser, server: Server, path: str = "/") -> Iterator[WorkbenchPage]:
-    """A workbench page of its own; at the end, nothing forbidden may have happened on it."""
+def visit(
+    browser: Browser, server: Server, path: str = "/", is_left: bool = False
+) -> Iterator[WorkbenchPage]:
+    """A workbench page of its own; at the end, nothing forbidden may have happened on it.
+
+    ``is_left`` says that it is reloaded or closed before the end.
+    """
     context = browser.new_context(viewport=VIEWPORT, accept_downloads=True)
     context.set_default_timeout(TIMEOUT)
     page = context.new_page()
-    watch = Watch()
+    watch = Watch(is_left=is_left)
     watch.follow(page, server.address)
     try:
         page.goto(server.address + path, timeout=KERNEL_START)

@@ -369,7 +369,7 @@ def test_a_page_asks_before_work_is_lost(workbench):
 
 @pytest.mark.parametrize("worked", [False, True])
 def test_a_page_that_is_left_leaves_no_kernel(browser, server, worked):
-    with visit(browser, server) as visitor:
+    with visit(browser, server, is_left=True) as visitor:
         page = visitor.page
         page.locator(".imgfit-workbench").wait_for()
         if worked:

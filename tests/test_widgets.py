@@ -149,7 +149,8 @@ def test_an_error_of_the_reduction_is_shown_at_the_field_it_names(session):
 
 def test_reduce_button_says_why_it_waits_and_what_is_stale(session):
     editor = ConfigEditor(session)
-    assert not editor.reduce_button.disabled and editor.reason.value == ""
+    assert not editor.reduce_button.disabled
+    assert editor.reason.value == "The maps are of this configuration: 12\u202f004 counts"
     editor.editors[BINSIZE].input.value = "0.1 deg"
     assert "Changed since the last reduction" in editor.reason.value
     editor.reduce_button.click()
@@ -158,6 +159,30 @@ def test_reduce_button_says_why_it_waits_and_what_is_stale(session):
     session.task.wait(60)
     assert session.task.status == "cancelled"
     assert not editor.reduce_button.disabled and not is_shown(editor.cancel_button)
+
+
+def test_a_form_on_its_own_tells_why_a_reduction_failed(session):
+    """Also where the reason is none of a field that it has; the workbench has its bar."""
+    editor = ConfigEditor(session)
+    session.config.datasets.geom.wcs.skydir = {
+        "lon": "100 deg",
+        "lat": "40 deg",
+        "frame": "galactic",
+    }
+    editor.reduce_button.click()
+    session.task.wait(60)
+    assert session.task.status == "failed"
+    assert "does not overlap" in editor.reason.value and "imgfit-failed" in editor.reason.value
+
+
+def test_the_form_makes_room_when_the_first_maps_come(small):
+    workbench = Workbench(Session(small.config))
+    assert workbench.header.configuration.value
+    workbench.session.set_datasets(small.datasets)
+    assert not workbench.header.configuration.value
+    workbench.header.configuration.value = True
+    workbench.session.set_datasets(small.datasets)
+    assert workbench.header.configuration.value, "opened by hand"
 
 
 def test_yaml_goes_out_and_comes_in(session):

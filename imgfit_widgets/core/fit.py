@@ -105,7 +105,7 @@ class Fit:
             if np.min(dataset.counts.data, initial=0.0) < 0:
                 raise FitError(f"fit: the counts of dataset {dataset.name} are negative somewhere")
         if models is None or not len(models):
-            raise FitError("fit: there is no model; add a source or a background model first")
+            raise FitError("fit: there is no model: give some, or set those of the datasets")
         likelihood = Likelihood(group, models)
         if not any(term.totals.counts.any() or term.totals.bare for term in likelihood.terms):
             raise FitError("fit: no counts in the bins to fit; widen the fit range or the mask")

@@ -19,6 +19,7 @@ from ..session import Session
 from . import lean
 from .config_fields import FieldEditor, Fold, FormRow
 from .lean import show
+from .numbers import count_text
 from .options_form import BackgroundOptions, ProjectionRow, SafeMaskOptionsForm
 from .progress import ProgressBar
 from .style import Panel, button, card_head, escape, row, switch, text
@@ -248,8 +249,14 @@ class ConfigEditor(Panel):
         show(self.cancel_button, reducing)
         if reason:
             words = "" if reducing else escape(reason)
+        elif session.task.status == "failed" and session.task.kind in ("reduce", "read"):
+            error = escape(session.task.error)
+            words = f'<span class="imgfit-failed imgfit-reduce-error">{error}</span>'
         elif session.datasets is not None and not session.data_are_current:
             words = '<span class="imgfit-stale">Changed since the last reduction</span>'
+        elif session.dataset is not None:
+            counts = count_text(float(session.dataset.counts.data.sum()))
+            words = f"The maps are of this configuration: {counts} counts"
         else:
             words = ""
         self.reason.value = words

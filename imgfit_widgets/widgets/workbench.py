@@ -89,6 +89,7 @@ class Workbench(Panel):
         idle = begin is None and not session.task.running
         self.header.configuration.value = session.datasets is None and idle
         self._fold()
+        session.observe(self._data_came, "datasets")
         session.task.observe(self._task_ended, "status")
         self._view_count = 0  # from now on a page that shows this counts it up
         self.observe(self._shown, "_view_count")
@@ -107,6 +108,11 @@ class Workbench(Panel):
         begin()
         if not self.session.task.running and self.session.datasets is None:
             self.header.configuration.value = True
+
+    def _data_came(self, change: Any) -> None:
+        """Give the maps the room of the configuration when there is something to show."""
+        if change.old is None and change.new is not None:
+            self.header.configuration.value = False
 
     def _task_ended(self, change: Any) -> None:
         """Open the configuration where there is nothing else to go on with."""
