@@ -9,7 +9,7 @@ if (!window.imgfitKeys) {
     const tools = event.target.closest?.(".imgfit-map-toolbar");
     const map = tools?.closest(".imgfit-map-viewer") ?? event.target.closest?.(".imgfit-sky");
     const figure = map?.querySelector(".bqplot");
-    if (!figure) return;
+    if (!figure || (tools && event.type === "pointerdown")) return;
     setTimeout(() => {
       figure.setAttribute("tabindex", -1);
       figure.focus({ preventScroll: true });
