@@ -512,8 +512,14 @@ class WorkbenchPage:
             place = self.parameters("lon_0", "lat_0")
             return all(abs(a - b) < reach for a, b in zip(place, new, strict=True))
 
+        def at_rest() -> bool:
+            place = self.parameters("lon_0", "lat_0")
+            self.page.wait_for_timeout(150)
+            return self.parameters("lon_0", "lat_0") == place
+
         def look() -> None:
             until(self.page, arrived, f"a source at {new}")
+            until(self.page, at_rest, "the last step of the drag")
             until(self.page, lambda: self.words(".imgfit-live") != before, "another live ΔTS")
             seen.append(self.delta_ts)
 
