@@ -20,6 +20,7 @@ from .core.dataset import Datasets, MapDataset
 from .core.errors import ImgfitError
 from .core.fit import Fit, FitResult
 from .core.models import Models, SkyModel
+from .core.profile import models_at
 from .editing import Editing
 from .exports import Exports
 from .searching import Searching
@@ -228,6 +229,20 @@ class Session(Editing, Searching, Exports):
 
         self.task.start(work, apply, "fit", estimate=False)
         return self.task
+
+    @verb
+    def set_fit_result(self, result: FitResult) -> None:
+        """Take over a fit that was made in code: its data, its models, errors and all.
+
+        From then on it counts as the session's own: questions about the minimum can be asked.
+        """
+        same = self.datasets is not None and list(result.datasets) == list(self.datasets)
+        datasets = self.datasets if same else Datasets(cast("list[MapDataset]", result.datasets))
+        self._put(models_at(result), datasets, self._reduced if same else None)
+        result.apply(self.models)
+        self.fit_result = result
+        if not result.success:
+            raise ImgfitError(result.message)
 
     def cancel(self) -> None:
         """Stop what runs."""

@@ -9,6 +9,8 @@ from small import bright, centre
 
 from imgfit_widgets.core.config import AnalysisConfig
 from imgfit_widgets.core.errors import ConfigError
+from imgfit_widgets.core.fit import Fit
+from imgfit_widgets.core.models import Models
 from imgfit_widgets.session import Session
 
 
@@ -105,3 +107,25 @@ def test_files_of_the_index_and_variables_cannot_lead_out_of_the_allowed_folders
     session.config.datasets.geom.wcs.binsize = "0.2 deg"
     session.reduce().wait(60)
     assert session.task.status == "done"
+
+
+def test_a_fit_made_in_code_counts_as_the_sessions_own(small, demo_store):
+    """Its values came along, but every question still asked for a fit."""
+    session = Session(small.config)
+    session.set_datasets(small.datasets)
+    session.set_models(Models([Models.read(demo_store / "truth.yaml")["bright"].copy()]))
+    result = Fit().solve(session.datasets, session.models)
+    session.select(session.models.sky_models[0].name)
+    assert session.why_not("find_errors") != ""
+    session.set_fit_result(result)
+    assert session.fit_is_current and session.why_not("find_errors") == ""
+    for row in result.parameters:
+        parameter = session.models[row["model"]].parameters[row["name"]]
+        assert parameter.value == row["value"]
+        assert parameter.error == row["error"] or row["frozen"]
+    # Of other data: they come along, as they are what the fit is of.
+    other = Session(small.config)
+    other.set_fit_result(result)
+    assert other.fit_is_current and other.datasets.names == session.datasets.names
+    session.undo()
+    assert session.fit_result is None
