@@ -141,16 +141,18 @@ class Evaluator:
         What holds it there is steep and says nothing of how well anything is known, and bins
         without counts say nothing in second derivatives: the expected ones are to be taken.
         """
-        terms = [region.poisson for term in self.terms for region in term.regions or []]
-        if not any(term.is_held for term in terms):
+        sums = [region.poisson for term in self.terms for region in term.regions or []]
+        if not any(one.is_held for one in sums):
             return None
-        for term in terms:
-            term.walled = False
+        for one in sums:
+            one.walled = False
         try:
-            return self.derivatives(x)
+            found = self.derivatives(x)
         finally:
-            for term in terms:
-                term.walled = True
+            for one in sums:
+                one.walled = True
+        # What was asked for last may have been a step that was not taken.
+        return found if any(one.is_held for one in sums) else None
 
     def npred(self, x: np.ndarray) -> list[np.ndarray]:
         """Predicted counts of each dataset, background included, shape (band, y, x)."""
