@@ -113,6 +113,11 @@ class State(HasTraits):
         return self._reduced in (None, recipe(self.config, self.geometry))
 
     @property
+    def data_are_reduced(self) -> bool:
+        """Whether the datasets came of a reduction, and not from elsewhere."""
+        return self._reduced is not None
+
+    @property
     def failed(self) -> dict[int, str]:
         """Runs that the last reduction left out, with their reasons."""
         reduced = self.reduced

@@ -102,3 +102,56 @@ def test_the_quickstart_in_jupyterlab(notebook):
     found = notebook.significance()
     assert set(found) == set(sources)
     assert all(sigma > 5 for _, _, sigma in found.values())
+
+
+@pytest.mark.parametrize("notebook", ["quickstart"], indirect=True)
+def test_keys_go_to_the_map_or_to_jupyterlab(notebook):
+    """A map kept all keys, Ctrl-S too; letters after a button of the toolbar edited cells."""
+    page, shell = notebook.page, "window.jupyterapp.shell.currentWidget"
+
+    def is_dirty() -> bool:
+        return bool(page.evaluate(f"() => {shell}.context.model.dirty"))
+
+    def cells() -> int:
+        return int(page.evaluate(f"() => {shell}.content.widgets.length"))
+
+    before = cells()
+    page.evaluate(f"() => {shell}.context.model.setMetadata('imgfit', 1)")
+    until(page, is_dirty, "a change to save")
+    notebook.find(".imgfit-map .bqplot").first.click(position={"x": 150, "y": 60})
+    page.keyboard.press("Control+s")
+    until(page, lambda: not is_dirty(), "a saved notebook")
+
+    active = notebook.find(".imgfit-map-toolbar button.mod-active").first
+    for key, mode in (("e", "Edit"), ("n", "Navigate")):
+        page.keyboard.press(key)
+        until(page, lambda mode=mode: active.inner_text().strip() == mode, f"{mode} by its key")
+    notebook.press(".imgfit-map-toolbar button:has-text('Edit')")
+    until(page, lambda: active.inner_text().strip() == "Edit", "Edit by its button")
+    page.keyboard.press("a")
+    until(page, lambda: active.inner_text().strip() == "+ Add source", "Add source by its key")
+    page.keyboard.press("Escape")
+    assert cells() == before
+
+
+@pytest.mark.parametrize("notebook", ["quickstart"], indirect=True)
+def test_axes_can_be_read_in_a_dark_theme(notebook):
+    page = notebook.page
+
+    def use(theme: str) -> None:
+        page.evaluate(
+            "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
+        )
+        light = str(theme.endswith("Light")).lower()
+        page.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
+
+    def fill(css: str) -> str:
+        found = page.locator(f".imgfit-map .axis {css}").first
+        return str(found.evaluate("element => getComputedStyle(element).fill"))
+
+    use("JupyterLab Dark")
+    try:
+        until(page, lambda: fill("text:not(.axislabel)") == "rgb(55, 65, 81)", "dark numbers")
+        assert fill("text.axislabel") == "rgb(55, 65, 81)"
+    finally:
+        use("JupyterLab Light")

@@ -90,15 +90,20 @@ def test_profiles_notice_new_links_and_priors(drawn: Any) -> None:
         Profiles(result).minos("src.lon_0")
 
 
-@pytest.mark.parametrize("scale", [1.0, 60.0])
-def test_the_unit_of_a_prior_has_no_part_in_a_ts(scale: float, drawn: Any) -> None:
+@pytest.mark.parametrize(("unit", "scale"), [("deg", 1.0), ("arcmin", 60.0), ("arcsec", 3600.0)])
+def test_the_unit_of_a_prior_has_no_part_in_a_comparison(
+    unit: str, scale: float, drawn: Any
+) -> None:
     models = toy_models()
     lat = models["src"].parameters["lat_0"]
     lat.min = lat.max = np.nan
-    lat.unit = "deg" if scale == 1.0 else "arcmin"
+    lat.unit = unit
     lat.value, lat.prior = -0.05 * scale, GaussianPrior(-0.05 * scale, 0.01 * scale)
     found, result = source_ts(drawn, models, "src"), Fit().solve(drawn, models)
     assert found.ts == pytest.approx(result.ts["src"].ts, abs=0.01)
+    assert found.delta_aic == pytest.approx(2 * 3 - found.ts, abs=1e-6)
+    n = information_criteria(found.richer).n_bins
+    assert found.delta_bic == pytest.approx(3 * np.log(n) - found.ts, abs=1e-6)
 
 
 def test_a_prior_shared_with_another_source_counts_once_in_a_ts(drawn: Any) -> None:
@@ -111,19 +116,6 @@ def test_a_prior_shared_with_another_source_counts_once_in_a_ts(drawn: Any) -> N
         models["src"].spectral_model.amplitude.prior = prior
         found[sigma] = [source_ts(drawn, models, name).ts for name in ("src", "other")]
     assert found[1e-9] == pytest.approx(found[None], abs=0.02), "the prior says nothing"
-
-
-@pytest.mark.parametrize("scale", [1.0, 3600.0])
-def test_criteria_do_not_depend_on_the_unit_of_a_prior(scale: float, drawn: Any) -> None:
-    models = toy_models()
-    lat = models["src"].parameters["lat_0"]
-    lat.min = lat.max = np.nan
-    lat.unit = "deg" if scale == 1.0 else "arcsec"
-    lat.value, lat.prior = -0.05 * scale, GaussianPrior(-0.05 * scale, 0.01 * scale)
-    found = source_ts(drawn, models, "src")
-    assert found.delta_aic == pytest.approx(2 * 3 - found.ts, abs=1e-6)
-    n = information_criteria(found.richer).n_bins
-    assert found.delta_bic == pytest.approx(3 * np.log(n) - found.ts, abs=1e-6)
 
 
 @pytest.mark.parametrize("sigma", [None, 1e-3])

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import ipywidgets
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from imgfit_widgets.core.models import (
+    GaussianSpatialModel,
+    Models,
+    PowerLawSpectralModel,
+    SkyModel,
+)
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ("quickstart", "modeling_2d", "reduction", "dashboard", "compose", "inference")
@@ -62,3 +71,23 @@ def test_compose_links_panels_in_ten_lines():
     notebook = nbformat.read(NOTEBOOKS / "compose.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert sum(bool(line.strip()) for line in first.source.splitlines()) <= 10
+
+
+def test_the_slider_of_compose_leaves_a_fitted_value_as_it_is():
+    """A page rounds what a slider is given to its steps, and sends that back."""
+    notebook = nbformat.read(NOTEBOOKS / "compose.ipynb", as_version=4)
+    source = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1]
+    models = [
+        SkyModel(PowerLawSpectralModel(), GaussianSpatialModel(sigma="0.1893123 deg"), name)
+        for name in ("a", "b")
+    ]
+    names = {"widgets": ipywidgets, "session": SimpleNamespace(models=Models(models))}
+    exec(source, names)
+    slider, sigma = names["slider"], names["sigma"]
+    assert slider.value == sigma.value
+    slider.value = 0.19
+    assert sigma.value != 0.19, "what the page sent back"
+    slider.value = 0.25
+    assert sigma.value == 0.25, "what the hand did"
+    sigma.value = 0.1312345
+    assert slider.value == sigma.value

@@ -175,6 +175,12 @@ def test_a_form_on_its_own_tells_why_a_reduction_failed(session):
     assert "does not overlap" in editor.reason.value and "imgfit-failed" in editor.reason.value
 
 
+def test_a_form_beside_data_from_elsewhere_does_not_claim_them(small):
+    session = Session(small.config)
+    session.set_datasets(small.datasets)
+    assert ConfigEditor(session).reason.value == ""
+
+
 def test_the_form_makes_room_when_the_first_maps_come(small):
     workbench = Workbench(Session(small.config))
     assert workbench.header.configuration.value

@@ -254,7 +254,7 @@ class ConfigEditor(Panel):
             words = f'<span class="imgfit-failed imgfit-reduce-error">{error}</span>'
         elif session.datasets is not None and not session.data_are_current:
             words = '<span class="imgfit-stale">Changed since the last reduction</span>'
-        elif session.dataset is not None:
+        elif session.dataset is not None and session.data_are_reduced:
             counts = count_text(float(session.dataset.counts.data.sum()))
             words = f"The maps are of this configuration: {counts} counts"
         else:
