@@ -21,6 +21,8 @@ from imgfit_widgets.core.models import (
     Models,
     ShellSpatialModel,
 )
+from imgfit_widgets.core.pixels import longer_waves
+from imgfit_widgets.core.plane import SkyPlane
 
 EDGES = {
     "column": lambda lon, lat: lon < 0.113,
@@ -30,6 +32,7 @@ EDGES = {
 SHAPES = {
     "small gauss": (GaussianSpatialModel, {"sigma": 0.05}),
     "gauss": (GaussianSpatialModel, {"sigma": 0.2}),
+    "wide gauss": (GaussianSpatialModel, {"sigma": 0.7}),
     "ellipse": (GaussianSpatialModel, {"sigma": 0.2, "e": 0.7, "phi": 30.0}),
     "disk": (DiskSpatialModel, {"r_0": 0.3, "edge_width": 0.1}),
     "shell": (ShellSpatialModel, {"radius": 0.25, "width": 0.05}),
@@ -126,19 +129,68 @@ def test_a_disk_that_shrinks_at_an_edge_is_computed_as_one_that_starts_small() -
     assert found[0] == pytest.approx(found[1], rel=3e-4)
 
 
-@pytest.mark.parametrize("shape", ["small gauss", "gauss", "disk", "shell", "small disk"])
-def test_an_edge_is_where_it_is_in_the_cells_of_another_frame_too(shape: str) -> None:
-    """Where rows and columns of cells are those of the map the exposure takes another way."""
+@pytest.mark.parametrize(
+    "shape", ["small gauss", "gauss", "wide gauss", "disk", "shell", "small disk"]
+)
+@pytest.mark.parametrize("frame", ["galactic", "icrs"])
+def test_an_edge_is_where_it_is_in_cells_that_are_not_the_maps(
+    shape: str, frame: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where axes are not turned to those of the pixels the exposure takes another way."""
     dataset = seen_until("oblique", 0.3)
     kind, values = SHAPES.get(shape, (DiskSpatialModel, {"r_0": 0.06, "edge_width": 0.1}))
     images = []
-    for frame in ("galactic", "icrs"):
-        lon, lat = (float(v) for v in convert_frame(0.071, 0.033, "galactic", frame))
+    for own, straight in (("galactic", True), (frame, False)):
+        if not straight:
+            monkeypatch.setattr(SkyPlane, "axes", lambda *_: None)
+            monkeypatch.setattr(SkyPlane, "_turn_to_pixels", lambda _: None)
+        lon, lat = (float(v) for v in convert_frame(0.071, 0.033, "galactic", own))
         models = toy_models(amplitude=2e-11, background=False)
-        models[0].spatial_model = kind(frame=frame, lon_0=lon, lat_0=lat, **values)
+        models[0].spatial_model = kind(frame=own, lon_0=lon, lat_0=lat, **values)
         evaluator = Evaluator([dataset], models)
         images.append(evaluator.npred_of("src", evaluator.x0)[0][0])
     np.testing.assert_allclose(images[1], images[0], atol=3e-3 * images[0].max())
+
+
+@pytest.mark.parametrize("shape", ["ellipse", "disk"])
+@pytest.mark.parametrize("phi", [30.0, 67.0, -50.0])
+def test_a_tilted_source_is_the_same_in_another_frame(shape: str, phi: float) -> None:
+    """Position angles are counted from North, wherever the cells' axes point."""
+    kind, values = SHAPES[shape]
+    values = {**values, "e": 0.8, "phi": phi}
+    found = {}
+    for frame in ("galactic", "icrs"):
+        lon, lat = (float(v) for v in convert_frame(0.071, 0.033, "galactic", frame))
+        north = convert_frame(0.071, 0.034, "galactic", frame)
+        east = (float(north[0]) - lon) * np.cos(np.radians(lat))
+        own = {**values, "phi": phi + np.degrees(np.arctan2(east, float(north[1]) - lat))}
+        models = toy_models(amplitude=2e-11, background=False)
+        models[0].spatial_model = kind(frame=frame, lon_0=lon, lat_0=lat, **own)
+        evaluator = Evaluator([seen_until("oblique", 0.3)], models)
+        found[frame] = evaluator.npred_of("src", evaluator.x0)[0][0]
+    np.testing.assert_allclose(
+        found["icrs"], found["galactic"], atol=1e-3 * found["galactic"].max()
+    )
+
+
+@pytest.mark.parametrize("cell", [0.3, 0.7, 1.0, 2.3])
+def test_longer_waves_are_what_lines_between_pixels_leave_of_them(cell: float) -> None:
+    count = np.array([60, 50])
+    y, x = np.random.default_rng(3).uniform(6.0, 40.0, (2, 500))
+    grid = np.mgrid[:60, :50]
+    for waves in ((3, 5), (0, 7), (11, 2), (20, 18)):
+        one, other = (
+            np.cos(np.pi * n / c * (at + 0.5)) for n, c, at in zip(waves, count, grid, strict=True)
+        )
+        found = longer_waves((one * other)[None], x, y, (cell, cell))[0]
+        frequency = np.array(waves) / (2.0 * count)  # of a pixel
+        left = np.prod(np.sinc(frequency) ** 2) * (np.hypot(*frequency) * 2.0 * cell < 1.0)
+        truth = left
+        for n, c, at in zip(waves, count, (y, x), strict=True):
+            truth = truth * np.cos(np.pi * n / c * (at + 0.5))
+        # The same function has shorter waves as well, which smaller cells hold.
+        shorter = sum(np.sinc(1.0 - f) ** 2 for f in frequency) if cell < 1.0 else 0.0
+        assert np.abs(found - truth).max() < 1e-3 + 0.9 * (frequency**2).sum() + shorter
 
 
 @pytest.mark.parametrize("name", ["lon_0", "lat_0", "sigma"])
@@ -209,7 +261,7 @@ def test_an_exposure_in_coarser_pixels_is_taken_where_the_photons_come_from() ->
     np.testing.assert_allclose(images[1], images[0], atol=5e-4 * images[0].max())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", sorted(set(SHAPES) - {"wide gauss"}))
 def test_a_source_without_any_exposure_has_no_counts_and_fails_in_words(shape: str) -> None:
     """Sums over no image at all broke off with an internal error."""
     whole = toy_dataset(3)

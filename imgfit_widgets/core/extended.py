@@ -28,7 +28,7 @@ from .extended_state import ExtendedState
 from .maps import unit_vectors
 from .models import GaussianSpatialModel, SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
-from .pixels import between, bilinear, within
+from .pixels import between, bilinear, longer_waves, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
@@ -61,6 +61,8 @@ _SHRUNK = 0.6
 """Part of its reach to which a source may shrink in such cells."""
 _ACROSS_PIXEL = 0.05
 """How far, in these pixels, its rows and columns may be from straight ones of the cells."""
+_BRIGHT = 0.7
+"""Part of a Gaussian's reach (3 sigma) beyond which it is too faint for places to matter."""
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
 _SAMPLED = 1000
@@ -193,9 +195,10 @@ class ExtendedSource(Source):
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         self._own_fineness = self._fineness(values) if cell > blurred else None
         width = mean_width(mixture, widths)
-        seen = own + 2.0 * width
-        # The edges of other shapes are as sharp as the PSF.
-        smooth = self._fineness(values) if isinstance(self.spatial, GaussianSpatialModel) else 0.0
+        # The edges of other shapes are as sharp as the PSF, and as bright as their centres.
+        is_gaussian = isinstance(self.spatial, GaussianSpatialModel)
+        smooth, bright = (self._fineness(values), _BRIGHT) if is_gaussian else (0.0, 1.0)
+        seen = bright * own + 2.0 * width
         straight = min(_STRAIGHT * math.hypot(width, smooth), _SAME_AREA * seen)
         straight *= _ROUGH if self.rough else 1.0
         self._plane = plane = SkyPlane(
@@ -210,7 +213,7 @@ class ExtendedSource(Source):
         )
         self._wave = Wave.of(plane.east, plane.north)
         self._inside = plane.representable()
-        self._set_exposure(share, grown + self._margin)
+        self._set_exposure(share, grown + self._margin, bright)
         # The PSF's transform depends on the wave number only.
         top = float(self._wave.length.max()) * (1.0 + 1e-9)
         nodes = np.linspace(0.0, top, _RADIAL)
@@ -307,22 +310,23 @@ class ExtendedSource(Source):
             return reach
         return min(math.degrees(math.acos(float(np.clip(cos.min(), -1.0, 1.0)))), reach)
 
-    def _set_exposure(self, share: np.ndarray, reach: float) -> None:
+    def _set_exposure(self, share: np.ndarray, reach: float, bright: float) -> None:
         """The exposure on the cells as few images times a mixing by true energy.
 
-        ``reach`` is how far (deg) from the plane's centre the source comes.
+        ``reach`` is how far (deg) from the plane's centre the source comes, ``bright`` the part of
+        it where places matter.
         """
         plane, cube = self.plane, self._response.exposure
         geom, axes = self._exposure_geom, None
         # Where the source does not come, the slopes next to there go on.
         rows, columns = part = plane.within(reach)
         if self._parts > 1:
-            axes = plane.axes(geom, self._parts, reach, _ACROSS_PIXEL)
-            part = part if axes else (slice(None), slice(None))
+            axes = plane.axes(geom, self._parts, bright * reach, _ACROSS_PIXEL)
         if axes:
             x, y = axes[0][:, columns], axes[1][:, rows]
         else:
             x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(part=part), self.model.frame))
+        span = (1.0, 1.0) if axes else _pixels_per_cell(x, y)
         # Only the pixels that the cells lie on.
         (x, pixels_x), (y, pixels_y) = (
             within(at, size) for at, size in zip((x, y), cube.shape[:0:-1], strict=True)
@@ -352,26 +356,10 @@ class ExtendedSource(Source):
             single = np.ascontiguousarray(images, dtype=np.float32)
             exposure = product(product(along_y, single), along_x.T)
         elif self._parts > 1:
-            exposure = self._low_waves(images, x, y)
+            exposure = longer_waves(images, x, y, span)
         else:
             exposure = bilinear(images, x, y)
         self.exposure = plane.padded(exposure.astype(np.float32, copy=False), part)
-
-    def _low_waves(self, images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The same as `_low_waves_along` for cells at pixels x, y that lie anyhow."""
-        plane = self.plane
-        offsets = points(self._parts)
-        (x_v, x_u), (y_v, y_u) = (np.gradient(q) for q in (x, y))
-        spectrum = np.zeros((len(images), *plane.east.shape), dtype=complex)
-        for dv in offsets:
-            for du in offsets:
-                there = x + x_u * du + x_v * dv, y + y_u * du + y_v * dv
-                along_x, along_y = plane.phase(du * plane.cell, dv * plane.cell)
-                sampled = bilinear(images, *there)
-                spectrum += plane.spectrum(sampled) * (along_y[:, None] * along_x)
-        along_x, along_y = plane.phase(0.0, 0.0)
-        back = np.conj(along_y[:, None] * along_x) * self._inside / self._parts**2
-        return plane.image(spectrum * back)
 
     def _template_spectrum(self, spatial: TemplateSpatialModel) -> np.ndarray:
         """Transform of an image around its position, from averages over the cells."""
@@ -612,6 +600,13 @@ class ExtendedSource(Source):
         found = np.bincount(node, both.ravel() - upper, _RADIAL)
         found[1:] += np.bincount(node, upper, _RADIAL)[:-1]
         return np.asarray(self._blur @ found)
+
+
+def _pixels_per_cell(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """How many pixels a cell spans along x and along y, for cells at pixels x, y."""
+    row, column = (n // 2 for n in x.shape)
+    along = [(q[row : row + 2, column : column + 2] - q[row, column]) for q in (x, y)]
+    return math.hypot(along[0][0, 1], along[0][1, 0]), math.hypot(along[1][0, 1], along[1][1, 0])
 
 
 def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:

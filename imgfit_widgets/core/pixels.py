@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import fft
 from scipy.special import ndtr
 
 from .products import product
@@ -23,6 +24,7 @@ __all__ = [
     "binned",
     "few_images",
     "fewer_widths",
+    "longer_waves",
     "no_less_than_0",
     "within",
 ]
@@ -262,6 +264,38 @@ def within(at: np.ndarray, size: int) -> tuple[np.ndarray, slice]:
     left, part = between(at, size)
     first = int(left.min())
     return (left - first) + part, slice(first, min(int(left.max()) + 2, size))
+
+
+def longer_waves(
+    images: np.ndarray, x: np.ndarray, y: np.ndarray, cell: tuple[float, float]
+) -> np.ndarray:
+    """What images, with straight lines between pixels, have of the waves longer than two cells.
+
+    At positions x, y; beyond the outer pixels as next to them. In single precision.
+
+    Parameters
+    ----------
+    images : ndarray, shape (k, ny, nx)
+        Continued by their mirror image, in which there is no step.
+    x, y : ndarray
+    cell : tuple of float
+        Size of a cell along x and y, in pixels.
+    """
+    parts = math.ceil(1.0 / min(cell))
+    if parts > 1:
+        along = [(np.arange(parts * n) + 0.5) / parts - 0.5 for n in images.shape[1:]]
+        images = bilinear(images, *np.broadcast_arrays(along[1], along[0][:, None]))
+        x, y = (parts * q + 0.5 * (parts - 1) for q in (x, y))
+    spectrum = fft.dctn(images.astype(np.float32), axes=(1, 2))
+    waves, kept = [], []
+    for n, size in zip(images.shape[1:], cell[::-1], strict=True):
+        waves.append(np.arange(n) * (parts * size / n))
+        # Lines between half pixels, from which it is taken, leave more of a wave than those.
+        kept.append(np.cos(np.arange(n) * (0.25 * math.pi / n)) ** 2)
+    inside = np.hypot(waves[0][:, None], waves[1]) < 1.0
+    spectrum *= np.where(inside, 4.0 * kept[0][:, None] * kept[1], 0.0).astype(np.float32)
+    halves = fft.idctn(spectrum, s=[2 * n for n in images.shape[1:]], axes=(1, 2))
+    return bilinear(halves, 2.0 * x + 0.5, 2.0 * y + 0.5)
 
 
 def bilinear(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ class TangentPoint:
 
     def __init__(self, lon: float, lat: float) -> None:
         self.centre = lon, lat
+        self._turned = 0.0
         lam, b = lon * _DEG, lat * _DEG
         sl, cl, sb, cb = math.sin(lam), math.cos(lam), math.sin(b), math.cos(b)
         # Rows: east, north and outward unit vectors, in the model's frame.
@@ -78,7 +79,8 @@ class TangentPoint:
         To first order in the distance from the centre.
         """
         rate = -math.sin(self.centre[1] * _DEG)
-        return rate * ((lon - self.centre[0] + 180.0) % 360.0 - 180.0), rate
+        along = rate * ((lon - self.centre[0] + 180.0) % 360.0 - 180.0)
+        return along + self._turned / _DEG, rate
 
 
 class SkyPlane(TangentPoint):
@@ -89,7 +91,8 @@ class SkyPlane(TangentPoint):
     geom : WcsGeom
         The map.
     frame : str
-        Frame of ``centre``; the plane's axes point East and North in it.
+        Frame of ``centre``. The plane's axes point East and North in it, or are turned from there
+        (90 degrees at most) to the rows and columns of the map, wherever these point.
     centre : tuple of float
         Longitude and latitude in degrees.
     cell : float
@@ -131,6 +134,7 @@ class SkyPlane(TangentPoint):
         super().__init__(*centre)
         self.geom, self.frame, self.cell, self.box = geom, frame, cell, box
         self._bin = bin_size
+        self._turn_to_pixels()
         nx, ny = (fft.next_fast_len(2 * math.ceil(h / cell) + 2 * _TAPS, real=True) for h in half)
         self.shape = (ny, nx)
         self._threads = _THREADS if nx * ny > _MANY_CELLS else None
@@ -159,6 +163,20 @@ class SkyPlane(TangentPoint):
         self.window = window
 
     # --- positions
+    def _turn_to_pixels(self) -> None:
+        x, y = self._middle()
+        u, v = self._on_plane(
+            x + np.array([0.5, -0.5, 0.0, 0.0]), y + np.array([0.0, 0, 0.5, -0.5])
+        )
+        row, column = (math.atan2(v[i] - v[i + 1], u[i] - u[i + 1]) for i in (0, 2))
+        # Halfway between the two where pixels are oblique.
+        angle = row + 0.5 * math.remainder(column - 0.5 * math.pi - row, math.pi)
+        angle = math.remainder(angle, math.pi)
+        if math.isfinite(angle):
+            cos, sin = math.cos(angle), math.sin(angle)
+            self._turned = angle
+            self._basis[:2] = np.array([[cos, sin], [-sin, cos]]) @ self._basis[:2]
+
     def representable(self) -> np.ndarray:
         """1 for wave vectors that a real image holds with their phase, 0 for the last ones."""
         ny, nx = self.shape
