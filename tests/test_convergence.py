@@ -10,7 +10,7 @@ import pytest
 from toy import toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.errors import ImgfitError
-from imgfit_widgets.core.evaluator import Evaluator
+from imgfit_widgets.core.evaluator import DatasetTerm, Evaluator
 from imgfit_widgets.core.fit import Fit
 from imgfit_widgets.core.models import (
     DiskSpatialModel,
@@ -137,3 +137,30 @@ def test_a_fit_that_is_interrupted_says_so() -> None:
     except ImgfitError as error:
         pytest.fail(f"raised: {error}")
     assert not result.success and any(word in result.message for word in WHAT_TO_DO)
+
+
+@pytest.mark.parametrize("start", [0.04, 0.1, 0.2])
+def test_a_source_grows_far_on_the_rough_prediction(
+    start: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stopped where bins grew with the source, as more in a bin looks like a worse fit."""
+    models = models_of("gauss")
+    models[1].spatial_model.sigma.value = 0.6
+    models[1].parameters["amplitude"].value = 3e-10
+    empty = instrument.dataset()
+    evaluator = Evaluator([empty], models)
+    rng = np.random.default_rng(2)
+    drawn = rng.poisson(evaluator.npred(evaluator.x0)[0]).astype(float)
+    models[1].spatial_model.sigma.value = start
+    exact, differentiate = [], DatasetTerm.differentiate
+
+    def counted(term: DatasetTerm, *args: Any) -> float:
+        exact.append(not term.rough)
+        return differentiate(term, *args)
+
+    monkeypatch.setattr(DatasetTerm, "differentiate", counted)
+    result = Fit().solve([with_counts(empty, drawn)], models)
+    assert result.success, result.message
+    sigma = result.names.index(("src-0", "sigma"))
+    assert abs(result.values[sigma] - 0.6) < 4.0 * result.errors[sigma]
+    assert sum(exact) <= 3

@@ -202,6 +202,11 @@ class Evaluator:
             for source in term.sources:
                 source.rough = rough
 
+    @property
+    def layouts(self) -> int:
+        """How often rectangles were placed."""
+        return sum(term.layouts for term in self.terms)
+
     def position_on_map(self, model: str, x: np.ndarray) -> bool:
         """Whether a source at ``x`` lies on a pixel of at least one dataset."""
         p = self.full(x)
@@ -479,6 +484,7 @@ class DatasetTerm:
         self._ones = np.ones(self.shape[0])
         self.outside = self.totals
         self.regions: list[Region] | None = None
+        self.layouts = 0
         self.rough = False
         self.bin = 1
 
@@ -537,6 +543,7 @@ class DatasetTerm:
                         merged = True
                         break
             groups.append((box, members))
+        self.layouts += 1
         self.regions = [Region(self, box, sorted(members)) for box, members in groups]
         self.outside = self.totals
         for region in self.regions:

@@ -101,6 +101,8 @@ class Minimiser:
         # amplitudes stay on the step.
         most = 1e6 if likelihood.has_extended else np.inf
         self.longest = np.full(len(self.origin), most)
+        # Sizes and position of each source with a size; its sizes; how wide (deg) it is at first.
+        self._growing: list[tuple[list[int], list[int], float]] = []
         self.room = Room.of(likelihood)
         self.lower, self.upper = self.room.lower, self.room.upper
         self._last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.empty(0))
@@ -210,14 +212,22 @@ class Minimiser:
         return tried if self._derivatives(tried).stat < stat else u
 
     def _score(self, u: np.ndarray, enough: float = _SCORED) -> tuple[np.ndarray, Derivatives]:
-        def longest(u: np.ndarray) -> np.ndarray:
-            return self.longest
-
         def spent() -> bool:
             return self.nfev >= self.max_calls
 
-        bounds = self._u_bounds()
-        return scored(self._derivatives, longest, u, bounds, spent, enough)
+        bounds, ev = self._u_bounds(), self.likelihood.evaluator
+        return scored(
+            self._derivatives, self._longest, u, bounds, spent, enough, lambda: ev.layouts
+        )
+
+    def _longest(self, u: np.ndarray) -> np.ndarray:
+        """How far each parameter may go in one step from u: further where its source has grown."""
+        longest = self.longest.copy()
+        for own, sizes, first in self._growing:
+            x = self.origin[sizes] + u[sizes] * self.scale[sizes]
+            grown = float(np.abs(x * self.likelihood.units[sizes]).max()) / first
+            longest[own] *= max(grown, 1.0)
+        return longest
 
     def _start(self) -> None:
         """Solve what is linear and find out how large a step of each parameter is."""
@@ -258,6 +268,13 @@ class Minimiser:
                 most = 0.03 * max(abs(x[i]), 1.0) if name != "reference" else 0.1
                 error = np.sqrt(2.0 / known[i]) if known[i] > 0 else np.inf
                 self.scale[i] = float(np.clip(error, 0.01 * most, most))
+        for model in {model for model, _ in ev.names}:
+            mine = [i for i, (owner, _) in enumerate(ev.names) if owner == model]
+            sizes = [i for i in mine if is_size(*ev.names[i])]
+            own = sizes + [i for i in mine if ev.names[i][1] in ("lon_0", "lat_0")]
+            if sizes:
+                first = max(width, float(np.abs(x * ev.units)[sizes].max()))
+                self._growing.append((own, sizes, first))
         self.origin, self._zero = x, start.stat
         self._derived, self.information = (x.tobytes(), start), start.expected
 
@@ -453,6 +470,7 @@ def scored(
     bounds: tuple[np.ndarray, np.ndarray],
     spent: Callable[[], bool] = bool,
     enough: float = _SCORED,
+    layouts: Callable[[], int] = int,
 ) -> tuple[np.ndarray, Derivatives]:
     """Damped steps (Levenberg-Marquardt) down, as far as they gain much.
 
@@ -476,6 +494,9 @@ def scored(
         Whether to stop.
     enough : float
         It ends when a step is expected to gain less.
+    layouts : callable
+        A number that changes with what rough predictions are made of: statistics before and after
+        are not to be compared.
 
     Returns
     -------
@@ -507,7 +528,9 @@ def scored(
                 _lead(step, np.isinf(most) & ~held, damped, gradient)
             tried = np.clip(u + step, low, high)
             # With its derivatives at once: most steps lead down.
-            there = derivatives(tried)
+            layout, there = layouts(), derivatives(tried)
+            if there.stat >= here.stat and layouts() != layout:
+                here = derivatives(u)
             if there.stat < here.stat:
                 break
             damping = max(damping * 8.0, 1e-2)

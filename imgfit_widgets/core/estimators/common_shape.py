@@ -179,7 +179,13 @@ class CommonShape:
             for part in self._parts:
                 part.set_rough(rough)
             self._zero += self._stat(self._u)
-            self._u, here = scored(self._derivatives, self._longest, self._u, tuple(self._bounds.T))
+            self._u, here = scored(
+                self._derivatives,
+                self._longest,
+                self._u,
+                tuple(self._bounds.T),
+                layouts=lambda: sum(part.likelihood.evaluator.layouts for part in self._parts),
+            )
         return here.stat + self._zero
 
     def polish(self, progress: Progress) -> CommonFit:
