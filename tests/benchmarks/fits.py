@@ -9,7 +9,8 @@ lies above the lower one of the two minima (each in its side's own prediction of
 whether a side did not converge.
 
 The cases: ``point``, ``two points``, ``gauss``, ``ellipse`` (an elliptical Gaussian), ``disk`` on
-simulated shapes or the tutorial's data; ``joint``, the tutorial's three runs with a norm each;
+simulated shapes or the tutorial's data; ``wide gauss``, which grows from 0.1 deg over all of the
+tutorial's map; ``joint``, the tutorial's three runs with a norm each;
 ``statistic``, one evaluation at a moved position; ``re-solve`` (ours only), amplitude and norm of a
 moved source solved anew, as when it is dragged; ``ts map``.
 """
@@ -33,7 +34,7 @@ from typing import Any
 import ts_map
 
 ROOT, SHARED = ts_map.ROOT, ts_map.SHARED
-FITS = ("point", "two points", "gauss", "ellipse", "disk", "joint")
+FITS = ("point", "two points", "gauss", "wide gauss", "ellipse", "disk", "joint")
 CASES = (*FITS, "statistic", "re-solve", "ts map")
 SHAPES = {"two points": "two_points_0.12deg", "gauss": "gauss", "ellipse": "gauss_ell"}
 SHAPES["disk"] = "disk"
@@ -92,6 +93,7 @@ def write_cases(folder: Path, cases: list[str]) -> None:
 
     from imgfit_widgets import AnalysisConfig, MapDataset, Models
     from imgfit_widgets.core.maps import WcsNDMap
+    from imgfit_widgets.core.models import GaussianSpatialModel
 
     reference = Path(os.environ.get("IMGFIT_REFERENCE", SHARED / "reference"))
     logging.disable(logging.CRITICAL)
@@ -121,6 +123,15 @@ def write_cases(folder: Path, cases: list[str]) -> None:
         place.mkdir()
         for dataset in datasets:
             dataset.write(place / f"{dataset.name}.fits.gz")
+        if case == "wide gauss":
+            models = models.copy()
+            spatial = models[0].spatial_model
+            models[0].spatial_model = GaussianSpatialModel(
+                lon_0=spatial.lon_0.quantity,
+                lat_0=spatial.lat_0.quantity,
+                sigma="0.1 deg",
+                frame="galactic",
+            )
         models.write(place / "models.yaml")
 
 
