@@ -69,6 +69,8 @@ _SAMPLED = 1000
 """Pixels from which that is found."""
 _STRAIGHT = 5e-3
 """To what part of its blurred size pixels must be where straight rows and columns have them."""
+_BENT = 0.07
+"""And to what part of it if their distance from these is followed to first order."""
 _SAME_AREA = 4e-4
 """And to what part of the distance from the centre, lest sides of pixels are not theirs either."""
 _RADIAL = 3000
@@ -201,6 +203,7 @@ class ExtendedSource(Source):
         seen = bright * own + 2.0 * width
         straight = min(_STRAIGHT * math.hypot(width, smooth), _SAME_AREA * seen)
         straight *= _ROUGH if self.rough else 1.0
+        bent = _BENT * math.hypot(width, smooth)
         self._plane = plane = SkyPlane(
             self.geom,
             self.model.frame,
@@ -208,7 +211,7 @@ class ExtendedSource(Source):
             cell,
             (half, half),
             self.box,
-            (seen, straight),
+            (seen, straight, bent),
             self.bin,
         )
         self._wave = Wave.of(plane.east, plane.north)

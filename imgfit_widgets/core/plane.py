@@ -105,6 +105,7 @@ class SkyPlane(TangentPoint):
     straight : tuple of float
         If rows and columns of pixels are those of the cells, to the second number of degrees as
         far as the first number of degrees from the centre, they are taken for that: much faster.
+        To the third number, it is followed to first order how far off each pixel is.
     bin_size : int
         Sums over squares of so many pixels are wanted.
 
@@ -128,7 +129,7 @@ class SkyPlane(TangentPoint):
         cell: float,
         half: tuple[float, float],
         box: tuple[int, int, int, int],
-        straight: tuple[float, float] = (0.0, 0.0),
+        straight: tuple[float, float, float] = (0.0, 0.0, 0.0),
         bin_size: int = 1,
     ) -> None:
         super().__init__(*centre)
@@ -148,10 +149,10 @@ class SkyPlane(TangentPoint):
         if nx % 2 == 0:
             self.column_weight[-1] = 1.0
         self._sampling: _Straight | _Scattered
-        radius, tolerance = straight
-        off = self._crookedness(radius) if tolerance > 0 else math.inf
-        if off <= tolerance:
-            self._sampling, pixel = self._along_axes(off > _UNEQUAL * radius)
+        radius, tolerance, bent = straight
+        off = self._crookedness(radius) if max(tolerance, bent) > 0 else math.inf
+        if off <= max(tolerance, bent if bin_size == 1 else 0.0):
+            self._sampling, pixel = self._along_axes(off > _UNEQUAL * radius, off > tolerance)
         else:
             self._sampling, pixel = self._at_each_pixel()
         gain = _spline_gain(kx * cell) * _spline_gain(ky * cell)[:, None]
@@ -342,10 +343,11 @@ class SkyPlane(TangentPoint):
         off = np.maximum(np.abs(u - row), np.abs(v - column))
         return float(off[np.hypot(u, v) <= radius].max(initial=0.0))
 
-    def _along_axes(self, unequal: bool) -> tuple[_Straight, Sides]:
+    def _along_axes(self, unequal: bool, bent: bool) -> tuple[_Straight, Sides]:
         """Quintic B-splines from cells to pixels whose rows and columns are those of the cells.
 
-        ``unequal`` if areas are not the products of the sides of rows and columns.
+        ``unequal`` if areas are not the products of the sides of rows and columns, ``bent`` if
+        pixels are off these by a part of a cell.
         """
         y0, y1, x0, x1 = self.box
         x, y = np.arange(x0 - 1, x1 + 1.0), np.arange(y0 - 1, y1 + 1.0)
@@ -357,13 +359,15 @@ class SkyPlane(TangentPoint):
         u, v = u[: len(x)], v[len(x) :]
         sides = [0.5 * (q[2:] - q[:-2]) for q in (u, v)]
         columns, rows = (
-            _spline_matrix(q[1:-1] / self.cell + origin, count, np.abs(side / self.cell))
+            _spline_matrix(q[1:-1] / self.cell + origin, count, np.abs(side / self.cell), bent)
             for q, origin, count, side in zip(
                 (u, v), self._origin, self.shape[::-1], sides, strict=True
             )
         )
         at = round(middle[0]) - x0, round(middle[1]) - y0
         share = self._area_share(*sides) if unequal else None
+        if bent:
+            share = self._area_share(*sides) * self._off_axes(u[1:-1], v[1:-1])
         if self._bin > 1:
             by_rows, by_columns = (_sums(m.shape[0], self._bin) for m in (rows, columns))
             rows, columns = by_rows @ rows, by_columns @ columns
@@ -442,6 +446,22 @@ class SkyPlane(TangentPoint):
             shape = by_rows.shape[0], by_columns.shape[0]
         return _Scattered(matrix, shape, self.shape), pixel
 
+    def _off_axes(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """What makes values and slopes on the axes (u, v) those of pixels: (2, 2, y, x).
+
+        1, how far off they are along x; along y, and both: in cells, to first order.
+        """
+        y0, y1, x0, x1 = self.box
+        (x, to_x), (y, to_y) = (_hats(first, stop) for first, stop in ((x0, x1), (y0, y1)))
+        there = self._on_plane(x, y[:, None])
+        along = np.interp(x, np.arange(x0, x1), u), np.interp(y, np.arange(y0, y1), v)[:, None]
+        # Far out, where nothing is to be seen, it may be any number.
+        off_u, off_v = (
+            to_y @ np.clip(np.nan_to_num((at - on) / self.cell), -1.0, 1.0) @ to_x.T
+            for at, on in zip(there, along, strict=True)
+        )
+        return np.array([[np.ones_like(off_u), off_u], [off_v, off_u * off_v]])
+
 
 Pair = tuple[np.ndarray, np.ndarray]
 Sides = list[tuple[float, float]]
@@ -451,7 +471,9 @@ Sides = list[tuple[float, float]]
 class _Straight:
     """From cells to pixels and back along each axis: ``rows`` (y, north), ``columns`` (x, east).
 
-    ``share`` (y, x) are the pixels' areas over the products of their rows' and columns' sides.
+    ``share`` (y, x) are the pixels' areas over the products of their rows' and columns' sides. Of
+    shape (2, 2, y, x) it is by which values and slopes along x, slopes along y and along both count
+    that follow each other in rows and columns.
     """
 
     def __init__(self, rows: csr_array, columns: csr_array, share: np.ndarray | None) -> None:
@@ -466,10 +488,21 @@ class _Straight:
     def to_pixels(self, cells: np.ndarray) -> np.ndarray:
         there = self._in_single if cells.dtype == np.float32 else self._there
         found = _along_both(*there, cells)
-        return found if self._share is None else found * self._share
+        if self._share is None:
+            return found
+        if self._share.ndim == 2:
+            return found * self._share
+        ny, nx = self._share.shape[2:]
+        found = found.reshape(-1, 2, ny, 2, nx)
+        return np.asarray(np.einsum("kaybx,abyx->kyx", found, self._share))
 
     def to_cells(self, pixels: np.ndarray) -> np.ndarray:
-        return _along_both(*self._back, pixels if self._share is None else pixels * self._share)
+        if self._share is not None and self._share.ndim == 2:
+            pixels = pixels * self._share
+        elif self._share is not None:
+            ny, nx = self._share.shape[2:]
+            pixels = np.einsum("kyx,abyx->kaybx", pixels, self._share).reshape(-1, 2 * ny, 2 * nx)
+        return _along_both(*self._back, pixels)
 
 
 def _along_both(rows: csr_array, columns: csr_array, images: np.ndarray) -> np.ndarray:
@@ -550,15 +583,36 @@ def _spline_weights(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return i - 2, weights / 120.0
 
 
-def _spline_matrix(x: np.ndarray, count: int, scale: np.ndarray) -> csr_array:
-    """Weights (n, count) of cells at positions in cells; none for positions beyond them."""
+def _spline_matrix(x: np.ndarray, count: int, scale: np.ndarray, slopes: bool) -> csr_array:
+    """Weights (n, count) of cells at positions in cells; none for positions beyond them.
+
+    Those for the slopes follow if they are wanted: (2 n, count).
+    """
     first, weights = _spline_weights(x)
     half = _TAPS // 2
     inside = (x >= half) & (x < count - half)
-    weights *= np.where(inside, scale, 0.0)[:, None]
+    scale = np.where(inside, scale, 0.0)[:, None]
     place = np.where(inside, first, 0)[:, None] + np.arange(_TAPS)
-    pointer = np.arange(len(x) + 1) * _TAPS
-    return csr_array((weights.ravel(), place.ravel(), pointer), shape=(len(x), count))
+    parts = [weights * scale]
+    if slopes:
+        parts.append(_spline_slopes(x - np.floor(x)) * scale)
+    rows = len(parts) * len(x)
+    values, places = np.concatenate(parts).ravel(), np.tile(place.ravel(), len(parts))
+    return csr_array((values, places, np.arange(rows + 1) * _TAPS), shape=(rows, count))
+
+
+def _spline_slopes(t: np.ndarray) -> np.ndarray:
+    """Derivatives (n, 6) of the weights of the quintic B-spline at t beyond a cell."""
+    t2, t3, t4 = t**2, t**3, t**4
+    slopes = [
+        -((1.0 - t) ** 4),
+        -10.0 + 8.0 * t + 12.0 * t2 - 16.0 * t3 + 5.0 * t4,
+        -24.0 * t + 24.0 * t3 - 10.0 * t4,
+        10.0 + 8.0 * t - 12.0 * t2 - 16.0 * t3 + 10.0 * t4,
+        1.0 + 4.0 * t + 6.0 * t2 + 4.0 * t3 - 5.0 * t4,
+        t4,
+    ]
+    return np.stack(slopes, axis=-1) / 24.0
 
 
 def _spline_gain(omega: np.ndarray) -> np.ndarray:
