@@ -123,7 +123,7 @@ def _generalised(eta: float, stop: float) -> Table:
     # Nodes in s, t = s^2 where radii vary slowly, or even in the logarithm for a steep edge.
     low, high = math.log(1e-9), math.log(last)
     count = 48 + int(0.6 * stop * extent)
-    nodes, weights = np.polynomial.legendre.leggauss(min(count, 1200))
+    nodes, weights = _legendre(min(48 * math.ceil(count / 48), 1200))
     if eta < 0.25:
         log_t = 0.5 * (high - low) * nodes + 0.5 * (high + low)
         t = np.exp(log_t)
@@ -136,4 +136,12 @@ def _generalised(eta: float, stop: float) -> Table:
         weight = 0.5 * extent * weights * radius ** (1.0 / eta - 1.0) / eta
     weight = weight * np.exp(-t) / gamma(1.0 + 2.0 * eta)
     radius = np.exp(eta * log_t)
-    return Table(DiskMixture(radius, weight, radius * log_t), stop, 0.25 / max(1.0, 12.0**eta))
+    mixture = DiskMixture(radius, weight, radius * log_t)
+    growth = 0.05 if eta > 0.5 else 0.0  # without an edge
+    return Table(mixture, stop, 0.25 / max(1.0, 12.0**eta), growth)
+
+
+@lru_cache(maxsize=32)
+def _legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the integral over [-1, 1]."""
+    return np.polynomial.legendre.leggauss(count)

@@ -93,23 +93,35 @@ class Table:
     stop : float
         Largest wave number.
     step : float
-        Between nodes; small against the inverse of the shape's extent.
+        Between the first nodes; small against the inverse of the shape's extent.
+    growth : float
+        Far out nodes are as far apart as this part of the wave number; 0 for even steps, which
+        a shape with an edge needs, as its transform swings on and on.
     """
 
-    def __init__(self, mixture: DiskMixture, stop: float, step: float) -> None:
-        count = max(int(np.ceil(stop / step)), 1) + 2
-        self.stop, self._step = stop, step
-        kappa = np.arange(count) * step
+    def __init__(self, mixture: DiskMixture, stop: float, step: float, growth: float = 0.0) -> None:
+        self.stop, self._step, self._growth = stop, step, growth
+        place = np.arange(max(int(np.ceil(self._place(np.array(stop)))), 1) + 2.0)
+        kappa = np.sinh(growth * place) * (step / growth) if growth else place * step
         self._value, self._slope, self._extra, self._extra_slope = mixture.at(kappa)
+        # By the place among the nodes.
+        rate = step * np.cosh(growth * place)
+        self._slope *= rate
+        self._extra_slope *= rate
+
+    def _place(self, kappa: np.ndarray) -> np.ndarray:
+        """Which node a wave number is, in between too."""
+        if not self._growth:
+            return kappa * (1.0 / self._step)
+        return np.asarray(np.arcsinh(kappa * (self._growth / self._step)) / self._growth)
 
     def at(self, kappa: np.ndarray, slopes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value and derivatives by kappa and by the parameter; the last two 0 unless wanted."""
-        step = self._step
-        place = kappa * (1.0 / step)
+        place = self._place(kappa)
         i = np.minimum(place.astype(np.int32), len(self._value) - 2)
         t = place - i
         a, b = self._value[i], self._value[i + 1]
-        c, d = self._slope[i] * step, self._slope[i + 1] * step
+        c, d = self._slope[i], self._slope[i + 1]
         # Hermite form: a + t (c + t (e + t f)).
         f = 2.0 * (a - b) + c + d
         e = b - a - c - f
@@ -117,9 +129,9 @@ class Table:
         if not slopes:
             zero = np.zeros_like(value)
             return value, zero, zero
-        slope = (c + t * (2.0 * e + t * (3.0 * f))) / step
+        slope = (c + t * (2.0 * e + t * (3.0 * f))) / np.hypot(self._step, self._growth * kappa)
         a, b = self._extra[i], self._extra[i + 1]
-        c, d = self._extra_slope[i] * step, self._extra_slope[i + 1] * step
+        c, d = self._extra_slope[i], self._extra_slope[i + 1]
         f = 2.0 * (a - b) + c + d
         e = b - a - c - f
         return value, slope, a + t * (c + t * (e + t * f))
