@@ -491,7 +491,7 @@ class _Straight:
         if self._share is None:
             return found
         if self._share.ndim == 2:
-            return found * self._share
+            return np.asarray(found * self._share)
         ny, nx = self._share.shape[2:]
         found = found.reshape(-1, 2, ny, 2, nx)
         return np.asarray(np.einsum("kaybx,abyx->kyx", found, self._share))
