@@ -400,6 +400,24 @@ def test_bands_below_the_table_are_empty_where_gammapy_has_nan(gammapy_data):
     assert not dataset.mask_safe.data[0].any() and dataset.mask_safe.data[1].any()
 
 
+@pytest.mark.parametrize("min_energy", [0.5, 0.88])
+def test_runs_of_which_no_energy_bin_is_trusted_say_from_where_they_are(gammapy_data, min_energy):
+    """The thresholds of the four lie between 0.66 and 0.871 TeV."""
+    analysis = Analysis(crab(min=f"{min_energy} TeV"))
+    analysis.get_observations()
+    if min_energy == 0.88:
+        analysis.get_datasets()
+        assert not analysis.failed
+        return
+    match = (
+        r"23523: aeff-default trusts it from 0\.871 TeV to 100 TeV, where no whole bin "
+        r"of datasets\.geom\.axes\.energy lies \(1 bin from 0\.5 to 10 TeV\).* \(and 3 more\)"
+    )
+    with pytest.raises(DataError, match=match):
+        analysis.get_datasets()
+    assert len(analysis.failed) == 4
+
+
 def test_a_mask_without_thresholds_in_the_header_says_so(gammapy_data, caplog, reference):
     config = AnalysisConfig.read(reference / "formats/A_config_input.yaml")
     config.observations.obs_ids = [110380]

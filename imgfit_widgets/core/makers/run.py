@@ -19,6 +19,7 @@ from ..progress import Progress, silent
 from .background import Matched
 from .reduction import NEEDS, Reduction
 from .responses import OffsetResponses
+from .safe_mask import bins_within
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Run:
     node_offset: FloatArray  # (v, u)
     responses: OffsetResponses
     gti: GTI
-    problem: str  # why its mask is empty, if its background cannot be scaled
+    problem: str  # why its mask is empty, if no bin is trusted or its background cannot be scaled
 
     @property
     def maps(self) -> list[str]:
@@ -125,11 +126,11 @@ def reduce_run(
         # Where the table knows no background the run cannot be used (it is not 0 in truth).
         mask = mask & (background > 0.0)
     progress(0.5, f"{label}: safe mask")
-    trusted = _bands(observation, reduction, window, pointing, background)
+    trusted, problem = _bands(observation, reduction, window, pointing, background)
     mask = mask & trusted[:, None, None]
 
     matched = Matched(np.zeros(0) if background is None else background)
-    if background is not None and reduction.background is not None:
+    if background is not None and reduction.background is not None and not problem:
         keep = reduction.keep(
             rows, columns, lambda done, what: progress(0.5 + 0.05 * done, f"{label}: {what}")
         )
@@ -143,11 +144,10 @@ def reduce_run(
         )
         background = matched.background
         mask = mask & matched.mask
-        if matched.problem:
-            log.warning(
-                "Observation %d: %s; the run is not used", observation.obs_id, matched.problem
-            )
-            mask = np.zeros_like(mask)
+        problem = matched.problem
+    if problem:
+        log.warning("Observation %d: %s; the run is not used", observation.obs_id, problem)
+        mask = np.zeros_like(mask)
 
     exposed = used & mask.any(axis=0).ravel() if masked else used
     exposed_offset = np.where(exposed, offset, np.inf).reshape(shape)
@@ -162,7 +162,7 @@ def reduce_run(
     }
     responses = reduction.responses.get(tables, axis, axis_true, at_nodes.ravel(), reduction.exact)
     scaled = reduction.background is not None and reduction.background.scales_run
-    norm = float(matched.norm) if scaled and not matched.problem else None
+    norm = float(matched.norm) if scaled and not problem else None
     return Run(
         info=RunInfo(observation.obs_id, observation.telescope, ra, dec, livetime, norm),
         window=window,
@@ -179,7 +179,7 @@ def reduce_run(
         node_offset=at_nodes,
         responses=responses,
         gti=observation.gti,
-        problem=matched.problem,
+        problem=problem,
     )
 
 
@@ -282,8 +282,8 @@ def _bands(
     window: Window,
     pointing: FloatArray,
     background: FloatArray | None,
-) -> BoolArray:
-    """Energy bins that the safe masks trust, shape (R,)."""
+) -> tuple[BoolArray, str]:
+    """Energy bins that the safe masks trust, shape (R,), and what to say if these are none."""
     safe = reduction.safe_mask
     missing = [kind for kind in safe.responses if not observation.has(kind)]
     if missing:
@@ -301,12 +301,22 @@ def _bands(
         )
     offset = float(_offset(at[:, None], pointing)[0])
     total = None if background is None else background.sum(axis=(1, 2))
-    return safe.bands(
-        observation,
-        reduction.energy_axis,
-        reduction.energy_axis_true,
-        offset if np.isfinite(offset) else 0.0,
-        total,
+    axis = reduction.energy_axis
+    low, high = safe.energies(
+        observation, axis, reduction.energy_axis_true, offset if np.isfinite(offset) else 0.0, total
+    )
+    found = bins_within(axis, low, high)
+    if found.any():
+        return found, ""
+    methods = ", ".join(method for method in safe.methods if method != "offset-max")
+    if not np.isfinite(low):
+        return found, f"{methods} trusts no energy of it; change datasets.safe_mask"
+    until = f"to {high:.3g} TeV" if np.isfinite(high) else "on"
+    bins = f"{axis.nbin} bins" if axis.nbin > 1 else "1 bin"
+    return found, (
+        f"{methods} trusts it from {low:.3g} TeV {until}, where no whole bin of "
+        f"datasets.geom.axes.energy lies ({bins} from {axis.bounds[0]:.3g} to "
+        f"{axis.bounds[-1]:.3g} TeV); change that axis or datasets.safe_mask"
     )
 
 

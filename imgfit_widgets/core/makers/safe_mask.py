@@ -65,15 +65,15 @@ class SafeMask:
             found.add("bkg")
         return sorted(found)
 
-    def bands(
+    def energies(
         self,
         observation: Observation,
         axis: MapAxis,
         axis_true: MapAxis,
         offset: float,
         background: FloatArray | None,
-    ) -> NDArray[np.bool_]:
-        """Reconstructed-energy bins of a run that are trusted, shape (R,).
+    ) -> tuple[float, float]:
+        """From which reconstructed energy of a run to which (TeV) it is trusted.
 
         Parameters
         ----------
@@ -99,9 +99,7 @@ class SafeMask:
                 low.append(self._bias_threshold(observation, axis, axis_true, offset))
             elif method == "bkg-peak":
                 low.append(self._background_peak(observation, axis, background))
-        # Edges that are the limit to the last bits of a sum of logarithms are inside.
-        inside = axis.bounds[:-1] >= max(low) * (1 - 1e-10)
-        return np.asarray(inside & (axis.bounds[1:] <= high * (1 + 1e-10)))
+        return max(low), high
 
     def _area_threshold(self, observation: Observation, axis_true: MapAxis, offset: float) -> float:
         """Energy (TeV) from which the effective area is a part of its largest value."""
@@ -154,6 +152,13 @@ class SafeMask:
         if background is None:
             return 0.0
         return float(axis.bounds[int(np.argmax(background))])
+
+
+def bins_within(axis: MapAxis, low: float, high: float) -> NDArray[np.bool_]:
+    """Bins of an axis that lie whole between two energies (TeV), shape (R,)."""
+    # Edges that are the limit to the last bits of a sum of logarithms are inside.
+    inside = axis.bounds[:-1] >= low * (1 - 1e-10)
+    return np.asarray(inside & (axis.bounds[1:] <= high * (1 + 1e-10)))
 
 
 def _header_limit(observation: Observation, which: str, value: float | None) -> float | None:

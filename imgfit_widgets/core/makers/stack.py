@@ -54,7 +54,8 @@ def reduce_observations(
         Where to put the runs that cannot be reduced, with their reasons, and go on without them;
         by default the first one ends the reduction.
     unused : dict, optional
-        Where to put those whose background cannot be scaled; they add nothing, as in Gammapy.
+        Where to put those of which no energy is trusted or whose background cannot be scaled;
+        they add nothing, as in Gammapy.
 
     Raises
     ------
@@ -193,6 +194,7 @@ class Stack:
         self.exposure = np.zeros((n_true, *shape))
         self.runs: list[RunInfo] = []
         self.gtis: list[GTI] = []
+        self.problems: dict[int, str] = {}
 
     def add(self, run: Run, masked: bool = True, progress: Progress = silent) -> None:
         """Add a run: its scaled background within its mask, or (not ``masked``) all as it is."""
@@ -237,8 +239,17 @@ class Stack:
             run.bands,
             part(progress, 0.5, 1.0),
         )
+        if run.problem:
+            self.problems[run.info.obs_id] = run.problem
         self.runs.append(run.info)
         self.gtis.append(run.gti)
+
+    def _why_empty(self) -> str:
+        if not self.problems:
+            return "it has no exposure"
+        run, problem = next(iter(self.problems.items()))
+        more = len(self.problems) - 1
+        return f"observation {run}: {problem}" + (f" (and {more} more)" if more else "")
 
     def dataset(self, name: str, progress: Progress = silent) -> MapDataset:
         """What has been added up.
@@ -254,7 +265,7 @@ class Stack:
         if not np.any(self.mask):
             raise DataError(
                 f"dataset {name}: no bin of the map is left after the safe-data mask "
-                f"({', '.join(reduction.safe_mask.methods) or 'no method'}); it has no exposure"
+                f"({', '.join(reduction.safe_mask.methods) or 'no method'}); {self._why_empty()}"
             )
         psf, edisp = self.responses.maps(progress)
         made = self.maps
