@@ -32,7 +32,7 @@ from .pixels import between, bilinear, longer_waves, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
-from .source import EDGE, Source, mean_width, tail_reach
+from .source import BEND, EDGE, Source, mean_width, tail_reach
 
 __all__ = ["ExtendedSource"]
 
@@ -70,7 +70,7 @@ _SAMPLED = 1000
 _STRAIGHT = 5e-3
 """To what part of its blurred size pixels must be where straight rows and columns have them."""
 _BENT = 0.07
-"""And to what part of it if their distance from these is followed to first order."""
+"""And to what part of the PSF's width if their distance from these is followed to first order."""
 _SAME_AREA = 4e-4
 """And to what part of the distance from the centre, lest sides of pixels are not theirs either."""
 _RADIAL = 3000
@@ -184,17 +184,22 @@ class ExtendedSource(Source):
         own_box = self._box_around(lon, lat, grown + self._margin)
         step = 0.0 if self.rough else self._response.exposure_step(own_box, _MAX_CELL_DEG)
         cell, blurred, stepped = self._cell_size(mixture, values, step)
-        self._parts = 1
-        if not self.rough and self._response.exposure_step(own_box, cell) > EDGE:
+        response = self._response
+        pixel = response.exposure_pixel
+        is_bent = not self.rough and response.exposure_step(own_box, cell) > EDGE
+        if is_bent:
             # A step under the source has structure of its own, which only the PSF smooths.
-            pixel = self._response.exposure_pixel
             finest = _SMALL * own, _FINEST * pixel
             if finest[1] < finest[0] < min(cell, stepped):
                 self._reach_range = _SHRUNK * own, grown
             cell = max(min(cell, stepped, max(finest)), 2.0 * half / _MAX_CELLS)
             blurred = stepped
-            self._parts = int(np.clip(math.ceil(cell / (_ACROSS_EDGE * pixel)), 2, 16))
+        elif not self.rough and response.same_pixels:
+            # Large cells do not show where the exposure begins to go on beyond the map.
+            is_bent = response.border_bend(own_box, cell) > BEND
         cell = max(cell, 2.0 * half / _MAX_CELLS)
+        across = math.ceil(cell / (_ACROSS_EDGE * pixel))
+        self._parts = int(np.clip(across, 4, 16)) if is_bent else 1
         self._own_fineness = self._fineness(values) if cell > blurred else None
         width = mean_width(mixture, widths)
         # The edges of other shapes are as sharp as the PSF, and as bright as their centres.
@@ -203,7 +208,7 @@ class ExtendedSource(Source):
         seen = bright * own + 2.0 * width
         straight = min(_STRAIGHT * math.hypot(width, smooth), _SAME_AREA * seen)
         straight *= _ROUGH if self.rough else 1.0
-        bent = _BENT * math.hypot(width, smooth)
+        bent = _BENT * width  # a step of the exposure shows where the PSF puts it
         self._plane = plane = SkyPlane(
             self.geom,
             self.model.frame,
@@ -329,10 +334,11 @@ class ExtendedSource(Source):
             x, y = axes[0][:, columns], axes[1][:, rows]
         else:
             x, y = geom.lonlat_to_pix(*geom.from_frame(*plane.lonlat(part=part), self.model.frame))
-        span = (1.0, 1.0) if axes else _pixels_per_cell(x, y)
+        span = np.eye(2) if axes else _pixels_per_cell(x, y)
         # Only the pixels that the cells lie on.
+        anywhere = x, y
         (x, pixels_x), (y, pixels_y) = (
-            within(at, size) for at, size in zip((x, y), cube.shape[:0:-1], strict=True)
+            within(at, size) for at, size in zip(anywhere, cube.shape[:0:-1], strict=True)
         )
         cube = cube[:, pixels_y, pixels_x]
         # The few combinations that matter here, weighted by the counts of each true energy.
@@ -359,7 +365,8 @@ class ExtendedSource(Source):
             single = np.ascontiguousarray(images, dtype=np.float32)
             exposure = product(product(along_y, single), along_x.T)
         elif self._parts > 1:
-            exposure = longer_waves(images, x, y, span)
+            first = pixels_x.start, pixels_y.start
+            exposure = longer_waves(images, anywhere[0] - first[0], anywhere[1] - first[1], span)
         else:
             exposure = bilinear(images, x, y)
         self.exposure = plane.padded(exposure.astype(np.float32, copy=False), part)
@@ -605,11 +612,14 @@ class ExtendedSource(Source):
         return np.asarray(self._blur @ found)
 
 
-def _pixels_per_cell(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """How many pixels a cell spans along x and along y, for cells at pixels x, y."""
+def _pixels_per_cell(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pixels along x and y (rows) from a cell to that next to it along east and north (columns).
+
+    Of cells at pixels x, y.
+    """
     row, column = (n // 2 for n in x.shape)
-    along = [(q[row : row + 2, column : column + 2] - q[row, column]) for q in (x, y)]
-    return math.hypot(along[0][0, 1], along[0][1, 0]), math.hypot(along[1][0, 1], along[1][1, 0])
+    there = [q[row : row + 2, column : column + 2] - q[row, column] for q in (x, y)]
+    return np.array([[q[0, 1], q[1, 0]] for q in there])
 
 
 def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:

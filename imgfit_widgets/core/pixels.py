@@ -266,9 +266,7 @@ def within(at: np.ndarray, size: int) -> tuple[np.ndarray, slice]:
     return (left - first) + part, slice(first, min(int(left.max()) + 2, size))
 
 
-def longer_waves(
-    images: np.ndarray, x: np.ndarray, y: np.ndarray, cell: tuple[float, float]
-) -> np.ndarray:
+def longer_waves(images: np.ndarray, x: np.ndarray, y: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """What images, with straight lines between pixels, have of the waves longer than two cells.
 
     At positions x, y; beyond the outer pixels as next to them. In single precision.
@@ -276,23 +274,33 @@ def longer_waves(
     Parameters
     ----------
     images : ndarray, shape (k, ny, nx)
-        Continued by their mirror image, in which there is no step.
     x, y : ndarray
-    cell : tuple of float
-        Size of a cell along x and y, in pixels.
+        NaN is as beyond.
+    cell : ndarray, shape (2, 2)
+        The sides of a cell (columns) in pixels along x and y.
     """
-    parts = math.ceil(1.0 / min(cell))
+    # The transform goes on with a mirror image, which is to begin where nothing happens.
+    beyond = math.ceil(4.0 * float(np.hypot(*cell.T).max()))
+    ny, nx = images.shape[1:]
+    x, y = (
+        np.clip(np.nan_to_num(at, nan=-1e9), -beyond, n - 1 + beyond) + beyond
+        for at, n in ((x, nx), (y, ny))
+    )
+    images = np.pad(images, [(0, 0), (beyond, beyond), (beyond, beyond)], mode="edge")
+    # Parts of pixels for cells that are smaller; as an odd number they bend where pixels do.
+    parts = math.ceil(1.0 / float(np.hypot(*cell).min())) // 2 * 2 + 1
     if parts > 1:
         along = [(np.arange(parts * n) + 0.5) / parts - 0.5 for n in images.shape[1:]]
         images = bilinear(images, *np.broadcast_arrays(along[1], along[0][:, None]))
         x, y = (parts * q + 0.5 * (parts - 1) for q in (x, y))
     spectrum = fft.dctn(images.astype(np.float32), axes=(1, 2))
-    waves, kept = [], []
-    for n, size in zip(images.shape[1:], cell[::-1], strict=True):
-        waves.append(np.arange(n) * (parts * size / n))
-        # Lines between half pixels, from which it is taken, leave more of a wave than those.
-        kept.append(np.cos(np.arange(n) * (0.25 * math.pi / n)) ** 2)
-    inside = np.hypot(waves[0][:, None], waves[1]) < 1.0
+    waves = [np.arange(n) * (parts / n) for n in images.shape[1:]]
+    inside = np.ones(images.shape[1:], dtype=bool)
+    for side in cell.T:
+        # Of the two waves that a product of cosines is, both are to be long enough.
+        inside &= np.abs(waves[1] * side[0]) + np.abs(waves[0] * side[1])[:, None] < 1.0
+    # Lines between half pixels, from which it is taken, leave more of a wave than those.
+    kept = [np.cos(np.arange(n) * (0.25 * math.pi / n)) ** 2 for n in images.shape[1:]]
     spectrum *= np.where(inside, 4.0 * kept[0][:, None] * kept[1], 0.0).astype(np.float32)
     halves = fft.idctn(spectrum, s=[2 * n for n in images.shape[1:]], axes=(1, 2))
     return bilinear(halves, 2.0 * x + 0.5, 2.0 * y + 0.5)

@@ -271,14 +271,21 @@ class SkyPlane(TangentPoint):
             lonlat = self._sky(*np.broadcast_arrays(u, v))
             return geom.lonlat_to_pix(*geom.from_frame(*lonlat, self.frame))
 
-        some = np.linspace(-radius, radius, 17) * _DEG
-        x, y = pixels(some, some[:, None])
-        off = np.hypot(x - pixels(some, 0.0)[0], y - pixels(0.0, some[:, None])[1])
+        # Over the part of the circle that the map covers.
         ny, nx = geom.shape
+        columns, rows = np.linspace(-1, nx, 9), np.linspace(-1, ny, 9)
+        covered = self._on_plane(columns, rows[:, None], geom)
+        some, other = (
+            np.linspace(max(-radius, np.nanmin(q)), min(radius, np.nanmax(q)), 17) * _DEG
+            for q in covered
+        )
+        other = other[:, None]
+        x, y = pixels(some, other)
+        off = np.hypot(x - pixels(some, 0.0)[0], y - pixels(0.0, other)[1])
         # Beyond the map its outer pixels go on, wherever they lie exactly. NaN is not straight.
         with np.errstate(invalid="ignore"):
             beyond = (x < -1) | (x > nx) | (y < -1) | (y > ny)
-        within = (np.hypot(some, some[:, None]) <= radius * _DEG) & ~beyond
+        within = (np.hypot(some, other) <= radius * _DEG) & ~beyond
         if not off[within].max(initial=0.0) <= tolerance:
             return None
         u, v = (
@@ -304,10 +311,13 @@ class SkyPlane(TangentPoint):
         """The transpose of `to_pixels`."""
         return self._sampling.to_cells(pixels)
 
-    def _on_plane(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Degrees east and north of the centre of positions in pixels."""
-        lon, lat = self.geom.pix_to_lonlat(*np.broadcast_arrays(x, y))
-        turn = self._basis @ rotation(self.geom.frame, self.frame)
+    def _on_plane(
+        self, x: np.ndarray, y: np.ndarray, geom: WcsGeom | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Degrees east and north of the centre of positions in pixels, of the map's by default."""
+        geom = geom or self.geom
+        lon, lat = geom.pix_to_lonlat(*np.broadcast_arrays(x, y))
+        turn = self._basis @ rotation(geom.frame, self.frame)
         vectors = np.tensordot(turn, unit_vectors(lon, lat), axes=1)
         s = np.hypot(vectors[0], vectors[1])
         theta = np.arctan2(s, vectors[2])

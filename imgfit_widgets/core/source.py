@@ -21,11 +21,11 @@ from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
 from .response import DatasetLike, PixelPosition, Response
 from .source_state import SourceState
 
-__all__ = ["EDGE", "Source", "mean_width", "tail_reach"]
+__all__ = ["BEND", "EDGE", "Source", "mean_width", "tail_reach"]
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
-EDGE, _BEND = 0.01, 0.05
+EDGE, BEND = 0.01, 0.05
 """A step (`Response.exposure_step`), a bend (`Response.border_bend`) of the exposure that matters.
 
 Either puts a pixel of a Gaussian wrong by 0.25 % of its peak.
@@ -245,8 +245,6 @@ class Source:
         half_x, half_y = GAUSSIAN_REACH * size * scale
         if not (abs(x - near[0]) <= half_x and abs(y - near[1]) <= half_y):
             return False
-        if not self._response.same_pixels:
-            return size > self._even_size(scale)
         box = (
             max(math.floor(y - half_y), 0),
             min(math.ceil(y + half_y) + 1, ny),
@@ -255,7 +253,8 @@ class Source:
         )
         response = self._response
         return response.exposure_step(box, size) > EDGE or (
-            size > self._even_size(scale) and response.border_bend(box, size) > _BEND
+            size > self._even_size(scale)
+            and (not response.same_pixels or response.border_bend(box, size) > BEND)
         )
 
     def _even_size(self, scale: np.ndarray) -> float:
