@@ -65,15 +65,37 @@ def test_any_name_of_a_dataset_comes_back(name, dataset, tmp_path):
 
 
 def test_a_fit_range_does_not_cost_a_mask_of_its_own(dataset):
-    """The mask of a file was gone after reading, and the file's own after writing."""
+    """The mask of a file was gone after reading, and regions were fitted that it leaves out.
+
+    Gammapy's analysis puts its range in the place of the mask.
+    """
     chosen = np.zeros(dataset.geom.data_shape, dtype=bool)
     chosen[:, 40:80, 50:90] = True
     masked = dataset._replace(mask_fit=WcsNDMap(dataset.geom, chosen))
     assert masked.with_fit_range(None, None) is masked
-    ranged = masked.with_fit_range(0.1, 100.0)
-    assert ranged.mask_fit.data.all()  # as in Gammapy
-    assert ranged.with_fit_range(0.1, 100.0) is ranged
-    np.testing.assert_array_equal(ranged.with_fit_range(None, None).mask_fit.data, chosen)
+    assert masked.with_fit_range(0.1, 100.0) is masked
+    whole = np.ones(dataset.geom.data_shape, dtype=bool)
+    ranged = dataset._replace(mask_fit=WcsNDMap(dataset.geom, whole & False))
+    assert ranged.with_fit_range(0.1, 100.0).mask_fit.data.all()  # a range gives way to another
+
+
+@pytest.mark.parametrize("kind", ["map", "cube", "image"])
+def test_a_mask_to_fit_can_be_set(kind, dataset):
+    """It had no setter: datasets had to be built anew from their parts."""
+    chosen = np.zeros(dataset.geom.data_shape, dtype=bool)
+    chosen[:, 40:80, 50:90] = True
+    own = dataset.with_models(None)
+    before = own.mask.sum()
+    own.mask_fit = {
+        "map": WcsNDMap(dataset.geom, chosen), "cube": chosen.astype(int), "image": chosen[0]
+    }[kind]  # fmt: skip
+    np.testing.assert_array_equal(own.mask_fit.data, chosen)
+    assert own.mask.sum() == (chosen & dataset.mask).sum() < before
+    assert own.with_fit_range(0.1, 100.0) is own
+    own.mask_fit = None
+    assert own.mask.sum() == before
+    with pytest.raises(DataError, match=r"mask_fit: has shape \(3, 3\); expected \(1, "):
+        own.mask_fit = np.ones((3, 3))
 
 
 def test_what_is_written_is_read_however_steep_the_area(dataset, tmp_path):

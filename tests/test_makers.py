@@ -415,7 +415,7 @@ def test_an_adaptive_ring_grows_until_it_has_enough(fixed_width, field):
 def test_a_run_that_cannot_be_scaled_is_not_used(config):
     for key, value in (("min_counts", 1e7), ("min_npred_background", 1e7)):
         config.datasets.background.parameters = {key: value}
-        with pytest.raises(DataError, match="no bin of the map is left"):
+        with pytest.raises(DataError, match=r"no run can be used; observation 1.*expected"):
             reduced(config)
     nothing = np.zeros((1, 3, 3))
     used = np.ones((1, 3, 3), dtype=bool)
@@ -487,10 +487,23 @@ def test_a_broken_run_is_named_and_the_others_are_reduced(broken_store):
     assert [run.obs_id for run in analysis.datasets[0].runs] == [1, 3]
     expected = reduced(of_store(broken_store, [1, 3]))[0]
     np.testing.assert_array_equal(analysis.datasets[0].counts.data, expected.counts.data)
+    # Of as many broken runs as good ones the good ones were thrown away too.
+    more = Analysis(of_store(broken_store, [1, 2]), set_logging=False, skip_failed=True)
+    more.get_observations()
+    more.get_datasets()
+    assert [run.obs_id for run in more.datasets[0].runs] == [1]
     alone = Analysis(of_store(broken_store, [2]), set_logging=False, skip_failed=True)
     with pytest.raises(DataError, match="002"):
         alone.get_observations()
         alone.get_datasets()
+
+
+def test_a_ring_beyond_the_map_leaves_nothing(config):
+    """Round-off of the transform was taken for acceptance: background 0 where it was trusted."""
+    config.datasets.background.method = "ring"
+    config.datasets.background.parameters = {"r_in": "10 deg", "width": "0.3 deg"}
+    with pytest.raises(DataError, match="no bin of the map is left"):
+        reduced(config)
 
 
 def test_a_run_off_the_map_adds_nothing(config, caplog):

@@ -1,7 +1,7 @@
 """Reduced data of an image: counts, background, exposure and responses, with the models put on it.
 
 `MapDataset`
-    One set of maps. Its arrays are read-only; only `models` is set by its user.
+    One set of maps. Its arrays are read-only; only `models` and `mask_fit` are set by its user.
 `Datasets`
     Several, by index or by name.
 
@@ -18,7 +18,7 @@ from typing import Any, overload
 import astropy.units as u
 import numpy as np
 from astropy.table import Table
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .data import GTI, RunInfo
 from .dataset_io import read_parts, write_parts
@@ -126,7 +126,24 @@ class MapDataset:
 
     @property
     def mask_fit(self) -> WcsNDMap | None:
+        """Bins to fit; a map of bool, or an array (energy, y, x) or (y, x), replaces them."""
         return self._mask_fit
+
+    @mask_fit.setter
+    def mask_fit(self, mask: WcsNDMap | ArrayLike | None) -> None:
+        if mask is not None:
+            given = np.asarray(mask.data if isinstance(mask, WcsNDMap) else mask, dtype=bool)
+            shape = self.geom.data_shape
+            if given.ndim > 3 or given.shape[-2:] != shape[-2:] or given.shape[:-2] not in (
+                (), (1,), shape[:1]
+            ):  # fmt: skip
+                raise DataError(
+                    f"dataset {self.name}.mask_fit: has shape {given.shape}; expected {shape} or "
+                    f"{shape[1:]}"
+                )
+            mask = WcsNDMap(self.geom, np.broadcast_to(given, shape).copy())
+        self._mask_fit = self._given_mask_fit = mask
+        self.__dict__.pop("mask", None)
 
     @property
     def gti(self) -> GTI | None:
@@ -174,8 +191,8 @@ class MapDataset:
     ) -> MapDataset:
         """The dataset with only reconstructed bins wholly between two energies (TeV) to fit.
 
-        Itself, if these are what it fits; with neither energy, with the mask that it came with.
-        ``tolerance`` is relative; by default it makes up for rounding.
+        Of the mask that it came with, unless that is a range of energies too. Itself, if these are
+        what it fits. ``tolerance`` is relative; by default it makes up for rounding.
         """
         bounds = self.energy_axis.bounds
         low = -np.inf if energy_min is None else energy_min * (1 - tolerance)
@@ -186,10 +203,13 @@ class MapDataset:
                 f"fit.fit_range: no energy bin of dataset {self.name} "
                 f"({bounds[0]:g} to {bounds[-1]:g} TeV) lies wholly within it"
             )
-        given = self._given_mask_fit if energy_min is None and energy_max is None else None
         mask = np.broadcast_to(inside[:, None, None], self.geom.data_shape)
-        if given is not None:
-            mask = np.asarray(given.data, dtype=bool)
+        if self._given_mask_fit is not None:
+            given = np.asarray(self._given_mask_fit.data, dtype=bool)
+            # A range of energies, as a dataset file brings it, gives way to another one.
+            is_range = bool(np.all(given == given[:, :1, :1]))
+            if not is_range or (energy_min is None and energy_max is None):
+                mask = mask & given
         if self.mask_fit is not None and np.array_equal(self.mask_fit.data, mask):
             return self
         other = self._replace(mask_fit=WcsNDMap(self.geom, mask))

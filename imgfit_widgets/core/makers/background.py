@@ -258,6 +258,7 @@ class _Sums:
             fft.next_fast_len(n + k - 1, real=True) for n, k in zip(self._shape, reach, strict=True)
         ]
         self._transform = fft.rfft2(values, self._padded)
+        self._most = values.max(axis=(1, 2), initial=0.0)[:, None, None]
 
     def over(self, kernel: FloatArray) -> FloatArray:
         """For a kernel (odd, symmetric) the sums, shape (R, y, x)."""
@@ -265,7 +266,9 @@ class _Sums:
         rows, columns = (
             slice(k // 2, k // 2 + n) for n, k in zip(self._shape, kernel.shape, strict=True)
         )
-        return np.asarray(fft.irfft2(product, self._padded)[:, rows, columns])
+        found = fft.irfft2(product, self._padded)[:, rows, columns]
+        # What the transform leaves of nothing, as where all of a ring lies beyond the map.
+        return np.where(np.abs(found) > 1e-12 * self._most * kernel.sum(), found, 0.0)
 
 
 def _scaled(background: FloatArray, off: FloatArray, acceptance_off: FloatArray) -> Matched:
@@ -275,5 +278,5 @@ def _scaled(background: FloatArray, off: FloatArray, acceptance_off: FloatArray)
 
 
 def _some(acceptance: FloatArray) -> BoolArray:
-    """Where there is more than what the transform leaves of nothing."""
+    """Where there is enough to divide by."""
     return np.asarray(acceptance > 1e-9 * max(float(acceptance.max(initial=0.0)), 1e-300))

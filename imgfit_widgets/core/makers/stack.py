@@ -72,7 +72,7 @@ def reduce_observations(
         reduced = _side_by_side(observations, reduce, progress, executor)
     stacked = Stack(reduction) if stack else None
     single: list[MapDataset] = []
-    outside = []
+    outside, left_out = [], dict[int, str]()
     total = len(observations)
     for index, (observation, run) in enumerate(zip(observations, reduced, strict=True)):
         share = part(progress, (index + 0.95) / total, (index + 1) / total)
@@ -80,6 +80,7 @@ def reduce_observations(
             unused[observation.obs_id] = run.problem
         if isinstance(run, str):
             log.warning("Observation %d is left out: %s", observation.obs_id, run)
+            left_out[observation.obs_id] = run
             if failed is not None:
                 failed[observation.obs_id] = run
         elif run is None:
@@ -97,8 +98,8 @@ def reduce_observations(
             "datasets.geom.wcs.skydir: the map does not overlap with any of the observations "
             f"{', '.join(map(str, outside))}; it has no exposure"
         )
-    if failed and len(outside) + len(failed) >= total:
-        reasons = "; ".join(f"{run}: {reason}" for run, reason in list(failed.items())[:3])
+    if len(outside) + len(left_out) == total:
+        reasons = "; ".join(f"{run}: {reason}" for run, reason in list(left_out.items())[:3])
         raise DataError(f"observations: none of the {total} can be used ({reasons})")
     if stacked is not None:
         single = [stacked.dataset(name, part(whole, 0.98, 1.0))]
@@ -244,9 +245,7 @@ class Stack:
         self.runs.append(run.info)
         self.gtis.append(run.gti)
 
-    def _why_empty(self) -> str:
-        if not self.problems:
-            return "it has no exposure"
+    def _first_problem(self) -> str:
         run, problem = next(iter(self.problems.items()))
         more = len(self.problems) - 1
         return f"observation {run}: {problem}" + (f" (and {more} more)" if more else "")
@@ -265,7 +264,9 @@ class Stack:
         if not np.any(self.mask):
             raise DataError(
                 f"dataset {name}: no bin of the map is left after the safe-data mask "
-                f"({', '.join(reduction.safe_mask.methods) or 'no method'}); {self._why_empty()}"
+                f"({', '.join(reduction.safe_mask.methods) or 'no method'}); it has no exposure"
+                if not self.problems
+                else f"dataset {name}: no run can be used; {self._first_problem()}"
             )
         psf, edisp = self.responses.maps(progress)
         made = self.maps
