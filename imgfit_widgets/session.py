@@ -216,7 +216,9 @@ class Session(Editing, Searching, Exports):
         solver = Fit(search_radius=self.search_radius)
 
         def work(progress: Any) -> FitResult:
-            return solver.solve(datasets, models, progress, self.task.send)
+            result = solver.solve(datasets, models, progress, self.task.send)
+            dict(result.ts)  # computed here and not when it is shown
+            return result
 
         def apply(result: FitResult) -> None:
             if self.models.names != names or self.datasets is not datasets:

@@ -13,6 +13,7 @@ wrong and what to do (`verdict`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ import numpy as np
 from .dataset import Datasets
 from .errors import FitError
 from .evaluator import DatasetLike
-from .fit_result import FitResult, FitStep, SourceTS
+from .fit_result import FitResult, FitStep, LaterTS, SourceTS
 from .likelihood import Likelihood, limits_of
 from .live import LiveLikelihood, LiveState
-from .minimise import Minimiser
+from .minimise import Minimiser, newton_step
 from .models import Models, Parameter
 from .profile import Profiles
 from .profile_result import Contour, MinosError, StatProfile, StatSurface
@@ -41,6 +42,9 @@ __all__ = [
     "as_they_are",
     "look_around",
 ]
+
+_MOVED = 0.1
+"""What others must gain by moving, once a source is taken out, for its TS to be asked with that."""
 
 
 class Fit:
@@ -305,7 +309,7 @@ def _result(
         errors=errors,
         covariance=covariance,
         parameters=_rows(like, x, errors),
-        ts=ts,
+        ts=LaterTS(list(ts), partial(_settled, minimiser, x, stat, hessian, ts)),
         datasets=datasets,
         models=like.models,
         backend="minuit" if minimiser.used_minuit else "newton",
@@ -326,13 +330,57 @@ def _turned_back(phi: Parameter, value: float) -> float:
 
 
 def _significances(minimiser: Minimiser, x: np.ndarray, stat: float) -> dict[str, SourceTS]:
-    p = minimiser.likelihood.full(x)
+    """With other sources where they are: at most too significant."""
+    like = minimiser.likelihood
+    p = like.full(x)
     found = {}
-    for model in minimiser.likelihood.models.sky_models:
-        dof = sum(name == model.name for name, _ in minimiser.likelihood.names)
-        ts = minimiser.solver.solve(p, [model.name]).stat - stat
-        found[model.name] = SourceTS(float(ts), dof, sigma_of(ts, dof) if dof else np.nan)
+    for model in like.models.sky_models:
+        dof = sum(name == model.name for name, _ in like.names)
+        found[model.name] = _source_ts(minimiser.solver.solve(p, [model.name]).stat - stat, dof)
     return found
+
+
+def _source_ts(ts: float, dof: int) -> SourceTS:
+    return SourceTS(float(ts), dof, sigma_of(ts, dof) if dof else np.nan)
+
+
+def _settled(
+    minimiser: Minimiser,
+    x: np.ndarray,
+    stat: float,
+    hessian: np.ndarray,
+    known: dict[str, SourceTS],
+) -> dict[str, SourceTS]:
+    """`_significances` with other sources where they are best then."""
+    minimiser.progress, minimiser.on_step = silent, None
+    found = {}
+    for name, ts in known.items():
+        lowest = _lowest_without(minimiser, x, name, hessian)
+        found[name] = _source_ts(min(ts.ts, lowest - stat), ts.dof)
+    return found
+
+
+def _lowest_without(minimiser: Minimiser, x: np.ndarray, name: str, hessian: np.ndarray) -> float:
+    """The statistic without a source, all others at their best; infinite where that is not told."""
+    like = minimiser.likelihood
+    own = np.array([model == name for model, _ in like.names], dtype=bool)
+    linear = np.isin(like.free_places, minimiser.solver.places)
+    at = np.flatnonzero(own & linear)
+    has_prior = {i for i, _ in like.priors} & set(at.tolist())
+    if len(at) != 1 or not (~own & ~linear).any() or like.has_links or has_prior:
+        return np.inf
+    without = minimiser.solver.solve(like.full(x), [name])
+    values = like.full(x)
+    values[without.places] = without.values
+    start = values[like.free_places] / like.units
+    start[at] = 0.0
+    u = (start - minimiser.origin) / minimiser.scale
+    stat, slope = minimiser.stat_and_slope(u)
+    step = newton_step(hessian, slope, own)
+    if step is not None and -0.5 * float(slope @ step) < _MOVED:
+        return stat
+    u, *_ = minimiser.refit(u, hessian, own)
+    return minimiser.stat_and_slope(u)[0]
 
 
 def _rows(like: Likelihood, x: np.ndarray, errors: np.ndarray) -> tuple[dict[str, Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from .likelihood import limits_of
 from .models import Models
 from .response import DatasetLike
 
-__all__ = ["FitResult", "FitStep", "SourceTS"]
+__all__ = ["FitResult", "FitStep", "LaterTS", "SourceTS"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,49 @@ class FitStep:
 class SourceTS:
     """How much a source improves the fit.
 
-    ``ts`` is the statistic without it (other amplitudes and norms re-solved) minus the one with it,
-    ``dof`` the number of its free parameters, ``sigma`` the equivalent significance if ts followed
-    chi2(dof); NaN for a source without a free parameter, whose ts says nothing of chance.
+    ``ts`` is the statistic without it minus the one with it. Other amplitudes and norms are solved
+    anew, and other sources take the place and shape that is best then (not where parameters are
+    linked: `source_ts` fits everything again). ``dof`` is the number of its free parameters,
+    ``sigma`` the equivalent significance if ts followed chi2(dof); NaN for a source without a free
+    parameter, whose ts says nothing of chance.
     """
 
     ts: float
     dof: int
     sigma: float
+
+
+class LaterTS(Mapping[str, SourceTS]):
+    """`SourceTS` by source, computed all at once when the first is asked for.
+
+    Parameters
+    ----------
+    names : sequence of str
+    compute : callable
+        Called once; a result that goes to another thread is to be asked before.
+    """
+
+    def __init__(self, names: Sequence[str], compute: Callable[[], dict[str, SourceTS]]) -> None:
+        self._names = tuple(names)
+        self._compute: Callable[[], dict[str, SourceTS]] | None = compute
+        self._found: dict[str, SourceTS] = {}
+
+    def __getitem__(self, name: str) -> SourceTS:
+        if self._compute is not None:
+            self._found, self._compute = self._compute(), None
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 def conditions_of(models: Models) -> tuple[tuple[int, Any], ...]:
@@ -69,8 +104,8 @@ class FitResult:
     covariance : ndarray, shape (n, n)
     parameters : tuple of dict
         Every parameter: model, name, value, unit, error, min, max, frozen.
-    ts : dict
-        Source name to `SourceTS`.
+    ts : mapping
+        Source name to `SourceTS`; computed when it is asked for.
     datasets, models
         What was fitted.
     backend : str
@@ -89,7 +124,7 @@ class FitResult:
     errors: np.ndarray
     covariance: np.ndarray = field(repr=False)
     parameters: tuple[dict[str, Any], ...] = field(repr=False)
-    ts: dict[str, SourceTS]
+    ts: Mapping[str, SourceTS]
     datasets: Sequence[DatasetLike] = field(repr=False)
     models: Models = field(repr=False)
     backend: str = "newton"

@@ -138,6 +138,11 @@ class Likelihood:
         return self.derivatives(x).expected
 
     @property
+    def has_links(self) -> bool:
+        """Whether parameters follow others."""
+        return self._spread is not None
+
+    @property
     def has_extended(self) -> bool:
         """Whether a source has an extent of its own."""
         return any(not s.is_point for term in self.terms for s in term.sources)
