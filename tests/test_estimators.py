@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from imgfit_widgets.core.estimators.morphology import (
 from imgfit_widgets.core.estimators.slices import slice_by_energy
 from imgfit_widgets.core.estimators.ts_map import TSMapEstimator
 from imgfit_widgets.core.evaluator import Evaluator
-from imgfit_widgets.core.maps import WcsGeom, WcsNDMap
+from imgfit_widgets.core.maps import MapAxis, WcsGeom, WcsNDMap
 from imgfit_widgets.core.models import (
     FoVBackgroundModel,
     GaussianPrior,
@@ -522,3 +523,16 @@ def test_a_band_without_counts_is_told_and_not_dropped(edm):
     assert found.message.startswith("No comparison: the fit of 2.15 to 10 TeV failed")
     assert found.to_dict()["delta_ts"] is None
     assert len(found.to_table()) == 4
+
+
+def test_energy_edges_between_those_of_bins_are_moved_with_a_word(caplog):
+    """Only the table showed it."""
+    axis = MapAxis.from_energy_bounds("0.1 TeV", "10 TeV", 4)
+    with caplog.at_level(logging.WARNING):
+        assert energy_bands(axis, [0.1, 1.0, 10.0])[1] == [slice(0, 2), slice(2, 4)]
+    assert not caplog.text
+    with caplog.at_level(logging.WARNING):
+        assert energy_bands(axis, [0.12, 2.0, 10.0])[1] == [slice(0, 3), slice(3, 4)]
+    assert "[0.12, 2, 10] TeV are taken at the nearest edges of the bins, [0.1, 3.16, 10]" in (
+        caplog.text
+    )

@@ -593,3 +593,14 @@ def test_three_bands_are_fitted_from_the_tutorials_start(reference: Path) -> Non
             assert result.value(model, name) == pytest.approx(value, abs=0.5 * error)
         else:
             assert result.value(model, name) == pytest.approx(value, abs=1.5 * error)
+
+
+def test_extension_of_a_source_wider_than_half_a_degree_is_found() -> None:
+    """Sizes were tried up to 0.5 deg, whatever the model said."""
+    models = toy_models(0.1, -0.05, amplitude=3e-10, sigma=0.6)
+    evaluator = Evaluator([toy_dataset()], models)
+    dataset = with_counts(toy_dataset(), evaluator.npred(evaluator.x0)[0])
+    found = extension_test([dataset], models, "src")
+    assert found.size == pytest.approx(0.6, abs=0.02)
+    assert found.upper_limit > 0.6
+    assert extension_test([dataset], models, "src", max_size=0.5).at_bound

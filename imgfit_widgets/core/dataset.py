@@ -11,7 +11,7 @@ FITS files are in `dataset_io`, images of other programs in `images`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -283,16 +283,16 @@ class MapDataset:
 
     def residuals(self, method: str = "diff") -> WcsNDMap:
         """Counts minus predicted counts: ``diff``, ``diff/model`` or ``diff/sqrt(model)``."""
-        npred = self.npred().data
-        scale = {
-            "diff": np.ones_like(npred),
-            "diff/model": npred,
-            "diff/sqrt(model)": np.sqrt(npred),
+        scale: dict[str, Callable[[FloatArray], FloatArray]] = {
+            "diff": np.ones_like,
+            "diff/model": np.array,
+            "diff/sqrt(model)": np.sqrt,
         }
         if method not in scale:
             raise DataError(f"residuals: method {method!r} is not one of {', '.join(scale)}")
+        npred = self.npred().data
         with np.errstate(invalid="ignore", divide="ignore"):
-            return WcsNDMap(self.geom, (self.counts.data - npred) / scale[method])
+            return WcsNDMap(self.geom, (self.counts.data - npred) / scale[method](npred))
 
     def info_dict(self) -> dict[str, Any]:
         """Name, sums within the mask of valid data, exposure and bins."""

@@ -43,6 +43,8 @@ __all__ = [
     "look_around",
 ]
 
+_RANKED = 0.1
+"""Amplitudes and norms are solved until so much is to be gained where only the order matters."""
 _MOVED = 0.1
 """What others must gain by moving, once a source is taken out, for its TS to be asked with that."""
 
@@ -245,6 +247,7 @@ def look_around(
         count = int(np.ceil(radius / step))
         steps = step * np.arange(-count, count + 1)
         best, best_x = np.inf, x
+        near = solver.solve(like.full(x))
         start = x[[i, k]] * units
         shrink = max(np.cos(np.radians(start[1])), 0.01)
         for row, north in enumerate(steps):
@@ -258,9 +261,12 @@ def look_around(
                 inside = np.all(tried >= minimiser.lower) and np.all(tried <= minimiser.upper)
                 if not inside or not like.position_on_map(model, tried):
                     continue
-                stat = solver.solve(like.full(tried)).stat
-                if stat < best:
-                    best, best_x = stat, tried
+                p = like.full(tried)
+                # From those of the place before: most are nearly the same.
+                p[near.places] = near.values
+                near = solver.solve(p, enough=_RANKED)
+                if near.stat < best:
+                    best, best_x = near.stat, tried
         x = best_x
     minimiser.origin = x
 

@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 CONTAINMENTS = (0.68, 0.95, 0.99)
-STUCK = 0.01
+STUCK = 0.05
 """A richer model that fits worse by more than this has not found its minimum."""
 _SIZES = 9
 """How many sizes a source is tried with to see whether it is extended."""
@@ -163,6 +163,13 @@ def source_ts(
     return found
 
 
+def _own_size(models: Models, name: str) -> float:
+    """Degrees of what the source has for a size, 0 if it has none."""
+    spatial = _source(models, name).spatial_model
+    size = spatial.size_parameter and spatial.parameters[spatial.size_parameter]
+    return abs(float(size.value * size.factor_to_expected)) if size else 0.0
+
+
 def extension_test(
     datasets: Any,
     models: Models,
@@ -171,7 +178,7 @@ def extension_test(
     cl: float = 0.95,
     fit: Fit | None = None,
     progress: Progress = silent,
-    max_size: float = 0.5,
+    max_size: float | None = None,
 ) -> ExtensionTest:
     """Whether a source is extended, and how large it may be.
 
@@ -189,10 +196,12 @@ def extension_test(
         Tag of a spatial model with one size: ``gauss`` or ``disk``.
     cl : float
         One-sided probability of the upper limit.
-    max_size : float
-        Degrees up to which the source may be extended.
+    max_size : float, optional
+        Degrees up to which the source may be extended; by default 0.5, or three times what it is.
     """
     _probability(cl)
+    if max_size is None:
+        max_size = max(0.5, 3.0 * min(_own_size(models, name), 30.0))
     if not 0.0 < max_size <= 90.0:
         raise FitError(f"max_size {max_size!r}; expected degrees from 0 to 90")
     fit = fit or Fit()

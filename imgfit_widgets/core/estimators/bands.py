@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +27,8 @@ from ..errors import DataError, InputError
 from ..maps import MapAxis, WcsGeom, WcsNDMap
 from ..models import PowerLawSpectralModel, SpectralModel
 from ..pixels import few_images, no_less_than_0
+
+log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -109,6 +112,12 @@ def energy_bands(
             raise InputError(
                 f"energy_edges: [{shown}] TeV leave a band without a bin; the edges of the bins "
                 f"are {', '.join(f'{value:g}' for value in bounds)} TeV"
+            )
+        if distance.min(axis=1).max() > 1e-2:
+            log.warning(
+                "energy_edges: [%s] TeV are taken at the nearest edges of the bins, [%s] TeV",
+                shown,
+                ", ".join(f"{bounds[place]:.3g}" for place in places),
             )
     bins = [slice(low, high) for low, high in pairwise(places)]
     return MapAxis("energy", bounds[places], axis.unit, axis.interp), bins

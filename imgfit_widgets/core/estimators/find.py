@@ -280,7 +280,8 @@ def _table(
     trials = log_trials(u, valid, correlation)
     # Chance of one or more such peaks; small ones are exact by their logarithm.
     expected = np.exp(np.minimum(log_p + trials, 50.0))
-    log_post = np.where(expected < 1e-6, log_p + trials, np.log(-np.expm1(-expected)))
+    with np.errstate(divide="ignore"):
+        log_post = np.where(expected < 1e-6, log_p + trials, np.log(-np.expm1(-expected)))
     ra, dec = convert_frame(peaks[:, 4], peaks[:, 5], geom.frame, "icrs")
     table = Table()
     table["name"] = np.array([f"{stem}-{i + 1}" for i in range(len(peaks))], dtype="U64")

@@ -212,9 +212,10 @@ def _near(
         stamp = np.tensordot(mean, one.stamps.images, axes=1)
         strength = one.mixture.sum(axis=1) / max(float(mean.sum()), 1e-300)
         stamp[half_y + dy, half_x + dx] = 0.0
-        squares, cubes = _moved(linear, one.inverse, stamp)[:, y, x]
-        series[1] += np.maximum(squares, 0.0) * strength**2
-        series[2] += np.maximum(cubes, 0.0) * strength**3
+        with np.errstate(over="ignore", invalid="ignore"):  # where next to no background is
+            squares, cubes = _moved(linear, one.inverse, stamp)[:, y, x]
+            series[1] += np.maximum(squares, 0.0) * strength**2
+            series[2] += np.maximum(cubes, 0.0) * strength**3
         with_counts = one.inverse[one.counts > 0]
         tail = np.maximum(
             tail, 1.1 * strength * float(stamp.max()) * float(with_counts.max(initial=0.0))
