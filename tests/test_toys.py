@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -228,3 +230,19 @@ def test_bad_input_is_named(dataset, models):
     models.parameters.freeze_all()
     with pytest.raises(InputError, match="every parameter is frozen; free at least one"):
         run_toys(dataset, models)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    """Each process ran the script again, and broke off with another one's traceback."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from imgfit_widgets.core.parallel import imap, open_executor\n"
+        "with open_executor(2) as executor:\n"
+        "    print(list(imap(abs, [-1, -2, -3], executor)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert "InputError: n_jobs: 2 processes ended before their work" in last
+    assert "has to stand below `if __name__ == '__main__':`" in last
+    assert "RuntimeError" not in done.stderr

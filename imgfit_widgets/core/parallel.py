@@ -10,6 +10,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,6 +22,11 @@ Result = TypeVar("Result")
 # Items handed out ahead of the one that is awaited: keeps workers busy and memory bounded.
 AHEAD = 8
 
+
+_GUARD = (
+    "a script begins again in each process: its work has to stand below `if __name__ == "
+    "'__main__':`, or n_jobs is to be 1"
+)
 
 # Seconds between two calls of ``while_waiting``, so that a cancelled wait ends within 0.2 s.
 PATIENCE = 0.1
@@ -75,8 +81,11 @@ def open_executor(n_jobs: int = 1, scheduler: str | None = None) -> Iterator[Exe
     Raises
     ------
     InputError
-        If the scheduler does not answer, Dask is not installed or ``n_jobs`` is not positive.
+        If the scheduler does not answer, Dask is not installed or ``n_jobs`` is not positive; if
+        a process ends before its work, as where a script has no guard of ``__main__``.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(f"n_jobs: {_GUARD}")  # in a process that has begun to run the script
     if n_jobs < 1:
         raise InputError(f"n_jobs: {n_jobs} is not a positive number of processes")
     if scheduler is not None:
@@ -101,6 +110,10 @@ def open_executor(n_jobs: int = 1, scheduler: str | None = None) -> Iterator[Exe
         try:
             yield pool
             done = True
+        except BrokenProcessPool as error:
+            raise InputError(f"n_jobs: {n_jobs} processes ended before their work; {_GUARD}") from (
+                error
+            )
         finally:
             # When the work was cancelled, what waits is not begun and what runs is not awaited.
             pool.shutdown(wait=done, cancel_futures=True)

@@ -312,7 +312,7 @@ def run_toys(
         Asymmetric intervals of a fit, for their coverage: (model, parameter) to (low, high). A
         function of a module if there are several processes.
     n_jobs : int
-        Processes.
+        Processes; a script's work has to stand below ``if __name__ == "__main__":`` for several.
     scheduler : str, optional
         Address of a Dask scheduler instead.
     progress : Progress
