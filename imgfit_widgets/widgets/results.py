@@ -13,7 +13,7 @@ from .style import Panel, button, card_head, download_link, escape, size_text, s
 MANY_PARAMETERS = 8  # beyond, correlations are colours with numbers as tooltips
 SIGNIFICANCE = (
     "from TS with dof degrees of freedom, if it followed a chi-squared distribution; "
-    "the live √ΔTS counts one degree of freedom"
+    "the live √ΔTS counts one degree of freedom, and the live ΔTS leaves other sources in place"
 )
 
 
