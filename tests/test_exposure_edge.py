@@ -11,7 +11,7 @@ from brute_force import expected_counts, expected_counts_near_equator
 from toy import WIDTHS, toy_dataset, toy_models, with_counts
 
 from imgfit_widgets.core.evaluator import Evaluator
-from imgfit_widgets.core.extended import ExtendedSource
+from imgfit_widgets.core.extended import ExtendedSource, _pixels_per_cell
 from imgfit_widgets.core.fit import Fit
 from imgfit_widgets.core.maps import WcsGeom, WcsNDMap, convert_frame
 from imgfit_widgets.core.models import (
@@ -171,6 +171,15 @@ def test_a_tilted_source_is_the_same_in_another_frame(shape: str, phi: float) ->
     np.testing.assert_allclose(
         found["icrs"], found["galactic"], atol=1e-3 * found["galactic"].max()
     )
+
+
+def test_the_size_of_cells_is_told_across_the_seam_of_a_map() -> None:
+    """There they seemed to span all of the map, and its image to need a margin of four such."""
+    y, x = np.mgrid[:40, :30] * np.array([2.0, -1.5])[:, None, None]
+    x[:, 16:] += 3600.0
+    y[:20, 12] = np.nan
+    np.testing.assert_allclose(_pixels_per_cell(x, y), [[-1.5, 0.0], [0.0, 2.0]])
+    np.testing.assert_array_equal(_pixels_per_cell(x * np.nan, y), np.eye(2))
 
 
 @pytest.mark.parametrize("cell", [0.3, 0.7, 1.0, 2.3])

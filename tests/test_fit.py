@@ -665,3 +665,14 @@ def test_the_ts_of_a_source_is_that_of_a_fit_without_it(second: float | None) ->
         held = LinearSolver(Likelihood([dataset], models))
         p = held.likelihood.full(result.values)
         assert held.solve(p, [name]).stat - result.total_stat > found.ts + 5.0
+
+
+def test_a_source_that_may_not_vanish_keeps_the_ts_of_one_that_does() -> None:
+    """At the least amplitude that it may have it is not out of the way."""
+    models = toy_models(0.1, -0.05, amplitude=6e-11)
+    models.extend(toy_models(0.2, 0.0, 4e-11, background=False, name="other"))
+    evaluator = Evaluator([toy_dataset()], models)
+    dataset = with_counts(toy_dataset(), evaluator.npred(evaluator.x0)[0])
+    free = Fit().solve([dataset], models).ts["other"].ts
+    models["other"].spectral_model.amplitude.min = 3.9e-11
+    assert Fit().solve([dataset], models).ts["other"].ts >= free

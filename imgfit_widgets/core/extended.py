@@ -615,11 +615,12 @@ class ExtendedSource(Source):
 def _pixels_per_cell(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pixels along x and y (rows) from a cell to that next to it along east and north (columns).
 
-    Of cells at pixels x, y.
+    Of cells at pixels x, y around the middle: most of them, as the seam of a map may be among them.
     """
-    row, column = (n // 2 for n in x.shape)
-    there = [q[row : row + 2, column : column + 2] - q[row, column] for q in (x, y)]
-    return np.array([[q[0, 1], q[1, 0]] for q in there])
+    some = tuple(slice(max(n // 2 - 4, 0), n // 2 + 5) for n in x.shape)
+    steps = np.array([[np.diff(q[some], axis=axis).ravel() for axis in (1, 0)] for q in (x, y)])
+    known = steps[..., np.isfinite(steps).all(axis=(0, 1))]
+    return np.asarray(np.median(known, axis=-1)) if known.size else np.eye(2)
 
 
 def _low_waves_along(at: np.ndarray, size: int) -> np.ndarray:

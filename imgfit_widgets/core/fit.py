@@ -375,6 +375,8 @@ def _lowest_without(minimiser: Minimiser, x: np.ndarray, name: str, hessian: np.
     has_prior = {i for i, _ in like.priors} & set(at.tolist())
     if len(at) != 1 or not (~own & ~linear).any() or like.has_links or has_prior:
         return np.inf
+    if not minimiser.lower[at[0]] <= 0.0 <= minimiser.upper[at[0]]:
+        return np.inf
     without = minimiser.solver.solve(like.full(x), [name])
     values = like.full(x)
     values[without.places] = without.values
