@@ -267,6 +267,19 @@ class WcsGeom:
         return cls(wcs, (ny, nx), Axes(axes))
 
     @cached_property
+    def pixel_key(self) -> tuple[Any, ...]:
+        """Hashable, and the same for geometries whose pixels are in the same places."""
+        w = self.wcs.wcs
+        numbers = (w.crval, w.crpix, w.cdelt, w.get_pc(), [w.lonpole, w.latpole])
+        text = *w.ctype, repr(w.get_pv()), id(self.wcs) if self.wcs.has_distortion else None
+        return (
+            self.frame,
+            self.shape,
+            text,
+            np.concatenate([np.ravel(n) for n in numbers]).tobytes(),
+        )
+
+    @cached_property
     def frame(self) -> str:
         ctype = str(self.wcs.wcs.ctype[0])
         if ctype.startswith("GLON"):

@@ -248,15 +248,7 @@ class _Pixels:
     """A geometry as a key: equal to others whose pixels are in the same places."""
 
     def __init__(self, geom: WcsGeom) -> None:
-        self.geom, w = geom, geom.wcs.wcs
-        numbers = (w.crval, w.crpix, w.cdelt, w.get_pc(), [w.lonpole, w.latpole])
-        text = *w.ctype, repr(w.get_pv()), id(geom.wcs) if geom.wcs.has_distortion else None
-        self._key = (
-            geom.frame,
-            geom.shape,
-            text,
-            np.concatenate([np.ravel(n) for n in numbers]).tobytes(),
-        )
+        self.geom, self._key = geom, geom.pixel_key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Pixels) and self._key == other._key
@@ -284,6 +276,9 @@ class SmoothGrid:
     """
 
     def __init__(self, data: np.ndarray, kept: np.ndarray | None = None) -> None:
+        if kept is not None and len(kept) == kept[-1] + 1 - kept[0]:
+            # Next to each other: the others need not be looked at.
+            data, kept = data[..., kept[0] : kept[-1] + 1, :, :], None
         self.data, self._kept = data, kept
         self._cell: tuple[int, int] | None = None
         self._nodes = np.empty((16, 0))
@@ -418,23 +413,26 @@ class Response:
         self.widths = np.asarray(dataset.psf.widths, dtype=float)
         self._data = dataset.exposure.data, dataset.edisp.data, dataset.psf.weights
         self.exposure_pixel = float(min(dataset.exposure.geom.binsz))
-        self.same_pixels = dataset.exposure.geom.shape == geom.shape
         own = _Pixels(geom)
+        self.same_pixels = own == _Pixels(dataset.exposure.geom)
         self._maps = tuple(
             _pixel_map(own, _Pixels(other.geom))
             for other in (dataset.exposure, dataset.edisp, dataset.psf)
         )
-        self._whole = self.around()
+        self.whole = self.around()
 
     def around(self, used: np.ndarray | None = None) -> Nearby:
         """The response for one source, of those widths only whose places are given."""
         exposure, edisp, weights = self._data
         grids = SmoothGrid(exposure), SmoothGrid(edisp), SmoothGrid(weights, used)
-        return Nearby(tuple(zip(grids, self._maps, strict=True)))
+        nearby = Nearby(tuple(zip(grids, self._maps, strict=True)))
+        if used is not None:
+            nearby.begin_as(self.whole, used)
+        return nearby
 
     def at(self, x: float, y: float) -> LocalResponse:
         """The response at a position in pixels of the counts map, of all widths."""
-        return self._whole.at(x, y)
+        return self.whole.at(x, y)
 
     @property
     def exposure(self) -> np.ndarray:
@@ -503,7 +501,12 @@ class Response:
 
     def largest_weights(self, x: float, y: float) -> np.ndarray:
         """Largest PSF weights, whatever their sign, of the nodes around a position, (T, W)."""
-        return self._whole.largest_weights(x, y)
+        return self.whole.largest_weights(x, y)
+
+    def psf_node(self, x: float, y: float) -> tuple[int, int]:
+        """The node of the PSF before a position."""
+        i, j = self._maps[2].position(x, y)
+        return math.floor(i), math.floor(j)
 
 
 class Nearby:
@@ -512,6 +515,13 @@ class Nearby:
     def __init__(self, grids: tuple[tuple[SmoothGrid, _PixelMap], ...]) -> None:
         self._grids = grids
         self._place, self._local = (math.nan, math.nan), LocalResponse(*[np.empty(0)] * 3)
+
+    def begin_as(self, whole: Nearby, used: np.ndarray) -> None:
+        """Take over what one of all widths found last."""
+        local = whole._local
+        if len(local.weights):
+            self._local = LocalResponse(local.exposure, local.edisp, local.weights[:, :, used])
+            self._place = whole._place
 
     def at(self, x: float, y: float) -> LocalResponse:
         """The response at a position in pixels of the counts map; not to be changed."""
