@@ -183,6 +183,29 @@ def expected_counts_near_equator(dataset: Any, model: Any, sub: int = 6) -> np.n
     return found
 
 
+def exposure_over(dataset: Any, model: Any, image: np.ndarray) -> np.ndarray:
+    """What the slope of the exposure makes of an image with that of the centre all over a Gaussian.
+
+    The reference's truth is such an image, in one band and pixels of 0.02 deg. To first order, and
+    as if all true energies had the same slope, that of their sum.
+    """
+    spatial = model.spatial_model
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]] * 0.02
+    centre = [(image * axis).sum() / image.sum() for axis in (y, x)]
+    variance = (image * ((y - centre[0]) ** 2 + (x - centre[1]) ** 2)).sum() / image.sum() / 2.0
+    lon, lat = spatial.lon_0.value, spatial.lat_0.value
+    here = np.array([lon]), np.array([lat])
+    edisp = sample(np.asarray(dataset.edisp.data), dataset.edisp.geom, *here)[:, 0, 0]
+    edges = dataset.energy_axis_true.bounds
+    index = {p.name: p.value for p in model.spectral_model.parameters}["index"]
+    flux = edges[:-1] ** (1.0 - index) - edges[1:] ** (1.0 - index)
+    plane = np.tensordot(flux * edisp, np.asarray(dataset.exposure.data), axes=1)
+    at = np.array([[lon, lon, lon + 0.05, lon - 0.05], [lat + 0.05, lat - 0.05, lat, lat]])
+    up, down, left, right = np.log(sample(plane, dataset.geom, *at))
+    over = (up - down) * (y - centre[0]) + (right - left) * (x - centre[1])
+    return np.asarray(1.0 + spatial.sigma.value**2 / variance * over / 0.1)
+
+
 def _near(pixel: np.ndarray, towards: np.ndarray, reach: float) -> np.ndarray:
     """Pixels that lie within the source's circle and the PSF's reach (deg)."""
     middle = towards.mean(axis=1)

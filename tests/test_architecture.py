@@ -29,7 +29,7 @@ LAYERS = [
     ["core.response"],
     ["core.extended_state", "core.source_state"],
     ["core.source"],
-    ["core.extended", "core.flat"],
+    ["core.extended", "core.flat", "core.gaussian"],
     ["core.evaluator"],
     ["core.likelihood"],
     ["core.fits_maps"],

@@ -13,6 +13,7 @@ from toy import WIDTHS, toy_dataset, toy_models, with_counts
 from imgfit_widgets.core.evaluator import Evaluator
 from imgfit_widgets.core.extended import ExtendedSource, _pixels_per_cell
 from imgfit_widgets.core.fit import Fit
+from imgfit_widgets.core.gaussian import GaussianSource
 from imgfit_widgets.core.maps import WcsGeom, WcsNDMap, convert_frame
 from imgfit_widgets.core.models import (
     DiskSpatialModel,
@@ -23,6 +24,7 @@ from imgfit_widgets.core.models import (
 )
 from imgfit_widgets.core.pixels import longer_waves
 from imgfit_widgets.core.plane import SkyPlane
+from imgfit_widgets.core.source import Source
 
 EDGES = {
     "column": lambda lon, lat: lon < 0.113,
@@ -225,13 +227,18 @@ def test_statistic_is_smooth_as_a_source_moves_over_an_edge(name: str) -> None:
 
 def test_a_gaussian_that_comes_to_an_edge_is_computed_as_one_that_starts_there() -> None:
     dataset = seen_until("field of view", 0.0)
-    evaluator = Evaluator([dataset], source("small gauss", -0.6, 0.1))
-    assert type(evaluator.terms[0].sources[0]) is not ExtendedSource
-    evaluator.stat(evaluator.x0)
-    assert type(evaluator.terms[0].sources[0]) is not ExtendedSource
-    there = Evaluator([dataset], source("small gauss", 0.1, -0.05))
-    assert evaluator.stat(there.x0) == pytest.approx(there.stat(there.x0), abs=2e-3)
-    assert type(evaluator.terms[0].sources[0]) is ExtendedSource
+    for sigma, begins, kind in (
+        (0.05, GaussianSource, GaussianSource),
+        (0.015, Source, ExtendedSource),
+    ):
+        models = [source("small gauss", *place) for place in ((-0.6, 0.1), (0.1, -0.05))]
+        for one in models:
+            one[0].spatial_model.sigma.value = sigma
+        evaluator, there = (Evaluator([dataset], one) for one in models)
+        evaluator.stat(evaluator.x0)
+        assert type(evaluator.terms[0].sources[0]) is begins
+        assert evaluator.stat(there.x0) == pytest.approx(there.stat(there.x0), abs=2e-3)
+        assert type(evaluator.terms[0].sources[0]) is kind
 
 
 def test_a_fit_at_an_edge_finds_the_source() -> None:

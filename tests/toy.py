@@ -75,6 +75,15 @@ def with_counts(dataset: Any, counts: np.ndarray) -> Any:
     return SimpleNamespace(**{**vars(dataset), "counts": WcsNDMap(dataset.geom, counts)})
 
 
+def steep(dataset: Any) -> Any:
+    """The same dataset with an exposure that falls to a half within 0.7 to 1.2 deg, by energy."""
+    lon, lat = dataset.geom.pixel_lonlat
+    x, y = dataset.geom.wrap(lon) - 0.4, lat + 0.2
+    falls = [np.exp(-0.69 * (x**2 + y**2) / width**2) for width in (0.7, 0.9, 1.2)]
+    exposure = WcsNDMap(dataset.exposure.geom, dataset.exposure.data * np.array(falls), "m2 s")
+    return SimpleNamespace(**{**vars(dataset), "exposure": exposure})
+
+
 def toy_models(
     lon: float = 0.1,
     lat: float = -0.05,

@@ -4,13 +4,14 @@
 exact gradient for any values of the free parameters, in their own units and in the order of
 ``models.parameters.free_parameters``. It holds no Quantity and no trait.
 
-How the work is kept small. A source is a sum over mixture widths w of ``c[r, w] Ey[w] (x) Ex[w]``:
-r is the energy band, E a Gaussian integrated over the pixels of one axis, c the expected counts.
-Only the pixels of a rectangle around each source are touched at a step (sources whose rectangles
-overlap share a region); everywhere else the prediction is the scaled background, whose statistic
-is a closed form of sums taken at compile. The gradient is taken backwards: from the derivative G of
-the statistic by each pixel's prediction, through ``G Ex`` and ``Ey G``, never through an image for
-each parameter.
+How the work is kept small. A point is a sum over mixture widths w of ``c[r, w] Ey[w] (x) Ex[w]``:
+r is the energy band, E a Gaussian integrated over the pixels of one axis, c the expected counts. A
+round Gaussian is one convolution on the pixels of the map (`GaussianSource`), any other shape one
+on cells of its own (`ExtendedSource`). Only the pixels of a rectangle around each source are
+touched at a step (sources whose rectangles overlap share a region); everywhere else the prediction
+is the scaled background, whose statistic is a closed form of sums taken at compile. The gradient is
+taken backwards: from the derivative of the statistic by each pixel's prediction, never
+through an image for each parameter.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .derivatives import Derivatives
 from .errors import DataError, ModelError
 from .extended import ExtendedSource
 from .flat import FlatSource
+from .gaussian import GaussianSource
 from .models import (
     ConstantSpatialModel,
     FoVBackgroundModel,
@@ -53,6 +55,10 @@ _LOST = 0.4
 _UNEQUAL = 4e-3
 """Relative change of the squared pixel size over sigma up to which a Gaussian takes the short way.
 """
+_OBLIQUE = 0.03
+"""Correlation of the axes, which is followed to first order, up to which it does so too."""
+
+_WAYS = {"centre": Source, "pixels": GaussianSource, "plane": ExtendedSource}
 
 
 class Evaluator:
@@ -311,7 +317,7 @@ def make_source(
             and _same_pixels(model, dataset)
         )
     ):
-        kind = Source
+        kind = Source if isinstance(shape, PointSpatialModel) else GaussianSource
     return kind(model, dataset, response, place, free)
 
 
@@ -324,7 +330,9 @@ def _same_pixels(model: SkyModel, dataset: DatasetLike) -> bool:
     metric = pixel.metric(float(np.clip(x, 0, nx - 1)), float(np.clip(y, 0, ny - 1)))
     size = abs(shape.sigma.value * shape.sigma.factor_to_expected)
     per_pixel = np.abs(metric[1:]).max() / max(metric[0, 0], metric[0, 2])
-    return bool(per_pixel * math.sqrt(metric[0].max()) * size < _UNEQUAL)
+    oblique = abs(metric[0, 1]) / math.sqrt(metric[0, 0] * metric[0, 2])
+    equal = per_pixel * math.sqrt(metric[0].max()) * size < _UNEQUAL
+    return bool(equal and oblique < _OBLIQUE)
 
 
 def _check_spectrum(model: SkyModel) -> None:
@@ -497,13 +505,14 @@ class DatasetTerm:
         return np.asarray(self.background * self.factor(p)[:, None, None])
 
     def suit(self, p: np.ndarray) -> None:
-        """Compute Gaussians on a plane from now on where the exposure under them asks for it."""
-        if self.rough:
-            return
+        """Compute points and round Gaussians in the way that is best for them here."""
         for number, source in enumerate(self.sources):
-            if type(source) is Source and source.needs_plane(p):
-                self.sources[number] = ExtendedSource(*source.compiled_from)
-                self.sources[number].whole_map = source.whole_map
+            if type(source) not in (Source, GaussianSource) or source.is_settled(p):
+                continue
+            kind = _WAYS[source.way(p)]
+            if kind is not type(source):
+                self.sources[number] = kind(*source.compiled_from)
+                self.sources[number].take_over(source)
 
     def _coarsest(self, p: np.ndarray) -> int:
         """Pixels along each axis of bins that show what a rough prediction can."""

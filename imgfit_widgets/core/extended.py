@@ -28,7 +28,7 @@ from .extended_state import ExtendedState
 from .maps import unit_vectors
 from .models import GaussianSpatialModel, SkyModel, TemplateSpatialModel
 from .models.spatial import Wave, circle
-from .pixels import between, bilinear, longer_waves, within
+from .pixels import between, bilinear, few_exposures, longer_waves, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
@@ -44,14 +44,15 @@ _SAME_CELLS = 1e-3
 """And part of its fineness, where that sets the cells."""
 _ROUGH = 100.0
 """How much more than the following is good enough for a rough plane."""
-_ALIAS = 1e-4
+_ALIAS = 1e-5
 """Part of a point's spectrum that may lie beyond what the cells can represent."""
+_ROUGH_ALIAS = 1e-2
 _MAX_CELL_DEG = 0.1
 """Cells are no larger, because they sample the exposure too."""
 _MAX_CELLS = 1024
 _ACROSS_EDGE = 0.25
 """How densely the exposure is sampled where it has a step, in pixels of the exposure."""
-_SMALL, _FINEST = 0.15, 0.1
+_SMALL, _FINEST = 0.1, 0.1
 """And the cells there, in parts of the source's reach, but no finer than such a part of a pixel.
 
 The counts of a small source are what the product with the exposure has on the whole, in which their
@@ -65,8 +66,6 @@ _BRIGHT = 0.7
 """Part of a Gaussian's reach (3 sigma) beyond which it is too faint for places to matter."""
 _EXPOSURE = 2e-4
 """To what part of the exposure its variation over the source is followed at each true energy."""
-_SAMPLED = 1000
-"""Pixels from which that is found."""
 _STRAIGHT = 5e-3
 """To what part of its blurred size pixels must be where straight rows and columns have them."""
 _BENT = 0.07
@@ -260,7 +259,7 @@ class ExtendedSource(Source):
         weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
         cells = np.geomspace(0.3 * widths.min(), _MAX_CELL_DEG, 60)
         passed = np.exp(-0.5 * (math.pi * widths / cells[:, None]) ** 2) @ weight
-        alias = _ALIAS * (_ROUGH if self.rough else 1.0)
+        alias = _ROUGH_ALIAS if self.rough else _ALIAS
         enough = int(np.searchsorted(passed, alias))
         blurred = stepped = float(cells[max(enough - 1, 0)])
         if isinstance(self.spatial, GaussianSpatialModel):
@@ -341,22 +340,8 @@ class ExtendedSource(Source):
             within(at, size) for at, size in zip(anywhere, cube.shape[:0:-1], strict=True)
         )
         cube = cube[:, pixels_y, pixels_x]
-        # The few combinations that matter here, weighted by the counts of each true energy.
-        step = max(1, math.isqrt(cube[0].size // _SAMPLED))
-        sample = cube[:, ::step, ::step].reshape(len(cube), -1)
-        mean = np.abs(sample.mean(axis=1))
-        scale = share / np.where(mean > 0.0, mean, 1.0)
-        scale = np.maximum(scale, 1e-7 * max(float(scale.max()), 1e-100))
-        sample = scale[:, None] * sample
-        size, left = np.linalg.eigh(sample @ sample.T)
-        least = _EXPOSURE * (_ROUGH if self.rough else 1.0)
-        kept = size > least**2 * max(float(size[-1]), 1e-300)
-        kept[-1] = True  # also where there is no exposure at all
-        left = left[:, kept]
-        self._mixing = 1e4 * left / scale[:, None]  # m2 s to cm2 s
-        few = (left * scale[:, None]).T
-        # Row by row of the map: a product of all would have to copy it.
-        images = (few @ cube.transpose(1, 0, 2)).transpose(1, 0, 2)
+        mixing, images = few_exposures(cube, share, _EXPOSURE * (_ROUGH if self.rough else 1.0))
+        self._mixing = 1e4 * mixing  # m2 s to cm2 s
         if axes:
             along_x, along_y = (
                 _low_waves_along(at, size)

@@ -2,8 +2,6 @@
 
 `PixelIntegrals`
     Gaussians of several widths, and their Hermite relatives, over the pixels of one axis.
-`ExposureMoments`
-    The exposure under a Gaussian source as a sum of Hermite polynomials.
 """
 
 from __future__ import annotations
@@ -14,20 +12,20 @@ import numpy as np
 from scipy import fft
 from scipy.special import ndtr
 
-from .products import product
-
 __all__ = [
-    "ExposureMoments",
     "PixelIntegrals",
     "between",
     "bilinear",
     "binned",
+    "few_exposures",
     "few_images",
-    "fewer_widths",
     "longer_waves",
     "no_less_than_0",
     "within",
 ]
+
+_SAMPLED = 500
+"""Pixels from which it is found in how many ways an exposure varies."""
 
 
 class PixelIntegrals:
@@ -115,73 +113,6 @@ class PixelIntegrals:
         return known[:count]
 
 
-class ExposureMoments:
-    """The exposure under a Gaussian source as a sum of Hermite polynomials of the position.
-
-    Over a Gaussian of size s the exposure is projected onto He_m(u) He_n(v), u and v the distances
-    from the centre in units of s: the best sum of a given degree in the mean square under the
-    source, and exact in the total. Since He_n times a Gaussian is its n-th derivative, and
-    derivatives pass through a convolution, each term keeps a closed form behind a Gaussian PSF of
-    width w: ``(s / sigma)**n He_n(u) density(u)``, sigma^2 = s^2 + w^2, u in units of sigma.
-
-    Parameters
-    ----------
-    mixing, images : ndarray, shapes (T, k), (k, ny, nx)
-        The exposure of some pixels in cm2 s as ``mixing @ images``, constant within a pixel;
-        continued beyond them.
-    box : tuple of int
-        These pixels (y0, y1, x0, x1), which hold the source.
-    order : int
-        Number of polynomials an axis; the total degree stays below it.
-    """
-
-    def __init__(
-        self,
-        mixing: np.ndarray,
-        images: np.ndarray,
-        box: tuple[int, int, int, int],
-        order: int,
-    ) -> None:
-        y0, y1, x0, x1 = box
-        self._mixing, self._images = mixing, images
-        self._x_edges, self._y_edges = _open_edges(x0, x1), _open_edges(y0, y1)
-        self.order = order
-        degree = np.arange(order)
-        factorial = np.array([math.factorial(int(n)) for n in degree], dtype=float)
-        self._factor = (np.add.outer(degree, degree) < order) / np.outer(factorial, factorial)
-
-    def coefficients(self, x: float, y: float, size: np.ndarray) -> np.ndarray:
-        """Coefficients at a pixel position for a size (2,) in pixels along x and y.
-
-        Returns
-        -------
-        ndarray, shape (5, T, order, order)
-            First axis: value, derivative by x, by y, by the size along x, along y. Last two: degree
-            along y, along x. cm2 s.
-        """
-        (px, dx, sx), (py, dy, sy) = (
-            PixelIntegrals(edges, centre, width).jet(self.order)[:, 0]
-            for edges, centre, width in (
-                (self._x_edges, x, size[:1]),
-                (self._y_edges, y, size[1:]),
-            )
-        )
-        stacked = product(self._images, np.concatenate([px, dx, sx]).T)
-        across, moved_x, wider_x = np.split(stacked, 3, axis=2)
-        found = np.stack([py @ across, py @ moved_x, dy @ across, py @ wider_x, sy @ across])
-        return np.asarray(np.tensordot(self._mixing, found * self._factor, axes=(1, 1))).transpose(
-            1, 0, 2, 3
-        )
-
-
-def _open_edges(first: int, stop: int) -> np.ndarray:
-    """Edges of pixels, the outermost ones far out."""
-    edges = np.arange(first, stop + 1) - 0.5
-    edges[0] -= 1e7
-    edges[-1] += 1e7
-    return edges
-
-
 def few_images(cube: np.ndarray, exact: float = 3e-6) -> tuple[np.ndarray, np.ndarray]:
     """A cube (T, ny, nx) whose planes share few shapes, as ``mixing @ images``.
 
@@ -201,39 +132,65 @@ def few_images(cube: np.ndarray, exact: float = 3e-6) -> tuple[np.ndarray, np.nd
     return mixing, images.reshape(-1, *cube.shape[1:])
 
 
-def fewer_widths(widths: np.ndarray, size: float, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """Widths whose Gaussians, blurred by ``size``, stand for those of a mixture.
+def few_exposures(
+    cube: np.ndarray,
+    share: np.ndarray,
+    exact: float,
+    shown: np.ndarray | float = 1.0,
+    bright: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """An exposure by true energy as ``mixing @ images``, for a source with these counts.
 
-    Blurred Gaussians of nearly the same width are nearly dependent: cubic interpolation in the
-    logarithm of the blurred width, at nodes a factor ``ratio`` apart, replaces them.
+    The first image is the exposure of all counts together. The others, in which that of each energy
+    differs from it, show only as far as their PSFs differ too.
 
     Parameters
     ----------
-    widths : ndarray, shape (W,)
-        Increasing.
+    cube : ndarray, shape (T, ny, nx)
+    share : ndarray, shape (T,)
+        Part of the counts at each true energy.
+    exact : float
+        To what part of the first image the others are followed; 1 for not at all.
+    shown : ndarray, shape (T,)
+        What part of such a difference shows.
+    bright : tuple of ndarray, shapes (ny,), (nx,)
+        Of which brightness the source is along y and x; everywhere the same by default.
 
     Returns
     -------
-    nodes : ndarray, shape (K,)
-        The widths themselves if that would be no fewer.
-    matrix : ndarray, shape (W, K)
-        What turns weights of ``widths`` into weights of ``nodes``.
+    mixing : ndarray, shape (T, k)
+    images : ndarray, shape (k, ny, nx)
     """
-    position = 0.5 * np.log(size**2 + widths**2)
-    span = float(position[-1] - position[0])
-    count = max(4, math.ceil(span / math.log(ratio)) + 1)
-    if not size or count >= len(widths):
-        return widths, np.eye(len(widths))
-    knots = np.linspace(position[0], position[-1], count)
-    nodes = np.sqrt(np.maximum(np.exp(2.0 * knots) - size**2, 0.0))
-    at = (position - knots[0]) / (knots[1] - knots[0])
-    first = np.clip(np.floor(at).astype(int) - 1, 0, count - 4)
-    matrix = np.zeros((len(widths), count))
-    for k in range(4):
-        others = [other for other in range(4) if other != k]
-        basis = np.prod([(at - first - o) / (k - o) for o in others], axis=0)
-        matrix[np.arange(len(widths)), first + k] = basis
-    return nodes, matrix
+    step = max(1, math.ceil(math.sqrt(cube[0].size / (_SAMPLED if exact < 1.0 else 20))))
+    sample = np.array(cube[:, ::step, ::step], dtype=float)
+    if bright:
+        sample *= np.outer(bright[0][::step], bright[1][::step])
+    sample = sample.reshape(len(cube), -1)
+    mean = np.abs(sample.mean(axis=1))
+    weight = share / np.where(mean > 0.0, mean, 1.0)
+    weight = np.maximum(weight, 1e-7 * max(float(weight.max()), 1e-100))
+    part = weight * mean
+    part /= max(float(part.sum()), 1e-300)
+    if exact >= 1.0:
+        image = (weight @ cube.transpose(1, 0, 2))[None]
+        return (part / weight)[:, None], image
+    sample *= weight[:, None]
+    total = sample.sum(axis=0)
+    sample -= part[:, None] * total
+    shown = np.broadcast_to(np.clip(shown, 1e-3, 1.0), len(cube))
+    sample *= shown[:, None]
+    least = exact**2 * max(float(total @ total), 1e-300)
+    left = np.empty((len(cube), 0))
+    if np.vdot(sample, sample) > least:
+        size, left = np.linalg.eigh(sample @ sample.T)
+        left = left[:, size > least]
+    few = np.vstack([weight, left.T * (weight * shown)])
+    # Row by row of the map: a product of all would have to copy it.
+    images = (few @ cube.transpose(1, 0, 2)).transpose(1, 0, 2)
+    if len(images) > 1:
+        images = np.ascontiguousarray(images)
+        images[1:] -= np.multiply.outer((left * shown[:, None]).T @ part, images[0])
+    return np.column_stack([part / weight, left / (weight * shown)[:, None]]), images
 
 
 def binned(images: np.ndarray, size: int) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""A source in one dataset: its counts by energy band and width, its rectangle, its derivatives.
+"""A source in one dataset: its counts by band and width, its rectangle, its derivatives.
 
 `Source` is compiled from a model and a dataset; `SourceState` is that source at given parameters.
+It computes points, and Gaussians that are too small for the pixels; others derive from it.
 The gradient is taken backwards: from the derivative of the statistic by each pixel's counts to what
 shapes the source.
 """
@@ -17,33 +18,41 @@ from scipy.special import erfc
 from .derivatives import Derivatives
 from .errors import ModelError
 from .models import SkyModel, SpectralModel
-from .pixels import ExposureMoments, PixelIntegrals, fewer_widths
+from .pixels import PixelIntegrals
 from .response import DatasetLike, PixelPosition, Response
 from .source_state import SourceState
 
-__all__ = ["BEND", "EDGE", "Source", "mean_width", "tail_reach"]
+__all__ = [
+    "BEND",
+    "EDGE",
+    "EVEN_PIXELS",
+    "GAUSSIAN_REACH",
+    "MIN_MARGIN_DEG",
+    "Source",
+    "mean_width",
+    "pixels_within",
+    "tail_reach",
+]
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
-EDGE, BEND = 0.01, 0.05
+EDGE, BEND = 0.01, 0.015
 """A step (`Response.exposure_step`), a bend (`Response.border_bend`) of the exposure that matters.
 
-Either puts a pixel of a Gaussian wrong by 0.25 % of its peak.
+The first puts a pixel of a Gaussian wrong by 0.25 % of its peak, the second by less than 0.1 %.
 """
 _TAIL = 2e-5
 """Share of a source that may lie beyond its rectangle on each axis."""
 _NEGLIGIBLE = 1e-9
 """Widths whose share of the mixture stays below this are left out."""
-_MIN_MARGIN_DEG = 0.06
+MIN_MARGIN_DEG = 0.06
 """How far a source may move before its rectangle follows."""
-_EVEN_DEG, _EVEN_PIXELS = 0.055, 1.5
-"""Up to this size the exposure at the centre stands for all of a source ..."""
-_UNEVEN = 2.0
-"""... and from so many times that size on it is taken where the photons come from."""
-_RATIO = 1.08
-"""How far apart the widths of a blurred mixture may be."""
-_ORDER = 6
-"""Hermite polynomials an axis for the exposure across a source."""
+EVEN_PIXELS = 1.0
+"""Up to this size the exposure at the centre stands for all of a source."""
+_MANY = 90_000
+"""Pixels of a rectangle from which on larger cells are quicker."""
+_ALIAS = 1e-3
+"""Part of a step of the exposure that the PSF may let through in waves that pixels do not hold."""
 
 
 class Source:
@@ -81,6 +90,8 @@ class Source:
         self._flux = self._flux_slopes = np.empty(0)
         self._mixture_key: tuple[float, float, bytes] = (np.nan, np.nan, b"")
         self._mixture = np.empty(0, dtype=int), np.empty(0), np.empty(0)
+        self._reached: tuple[Any, int, int] = (None, 0, 0)
+        self._matter = np.empty(0, dtype=int)
         self._place_key = (np.nan, np.nan)
         self._place = (np.nan, np.nan, np.empty((2, 2)))
         # The rectangle: pixels [y0, y1) x [x0, x1), the widths used there, and where the source
@@ -88,14 +99,11 @@ class Source:
         self.box = (0, 0, 0, 0)
         self._laid_out_as = self.box, 0
         self._used = np.arange(len(response.widths))
-        self._nearby = response.around()
+        self._nearby = response.whole  # until it is known which widths are used
         self._edges: tuple[np.ndarray, np.ndarray] = np.empty(0), np.empty(0)
-        self._widths, self._fewer = response.widths, np.eye(len(response.widths))
         self._centre = (np.nan, np.nan)
         self._margin = 0.0
         self._sigma_range = (0.0, 0.0)
-        self._moments: ExposureMoments | None = None
-        self._even = 0.0
         self.rough = False
         """Whether a prediction that is off by a few per cent will do."""
         self.bin = 1
@@ -140,7 +148,7 @@ class Source:
     def psf_width(self, p: np.ndarray) -> float:
         """Effective width (deg) of the source in the map: the mixture's, with its own size."""
         state = self.state(p)
-        unit = state.unit[:, :, 0, 0]
+        unit = state.unit
         total = float(unit.sum())
         if not total > 0:
             return float(np.median(self._response.widths))
@@ -162,36 +170,23 @@ class Source:
 
     def lay_out(self, p: np.ndarray) -> bool:
         """Put the rectangle around the source; whether it is another one now."""
-        if self._e is not None and p[self._e] != 0:
-            raise ModelError(
-                f"{self.model.name}.e: {p[self._e]:g} for a source that was compiled as a round "
-                "one; free e, or set it before"
-            )
+        self._check_round(p)
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
         size = self._size(p)
         used, _, mixture = self.mixture(p)
-        changed = self._use(used) or not self.is_point
+        changed = self._use(used)
         known = self._response.widths[used]
-        self._widths, self._fewer = fewer_widths(known, size, _RATIO)
         largest = 1.3 * size + 0.3 * float(known.min())
         widths = np.hypot(known, largest if size else 0.0)
         reach = tail_reach(mixture, widths)
-        margin = max(_MIN_MARGIN_DEG, 0.1 * reach)
+        margin = max(MIN_MARGIN_DEG, 0.1 * reach)
         metric = self._pixel.metric(x, y)[0]
         scale = math.sqrt(metric[0]), math.sqrt(metric[2])
         self._centre, self._margin = (x, y), margin * min(scale)
-        smallest = 0.6 * size if len(self._widths) < len(known) else 0.0
-        self._sigma_range = (smallest, largest)
+        self._sigma_range = (0.0, largest)
         half = [(reach + margin) * s for s in scale]
-        self.box = self._of_bins(
-            math.floor(y - half[1]),
-            math.ceil(y + half[1]) + 1,
-            math.floor(x - half[0]),
-            math.ceil(x + half[0]) + 1,
-        )
-        if self.whole_map:
-            self.box = (0, ny, 0, nx)
+        self.box = (0, ny, 0, nx) if self.whole_map else self._of_bins(*pixels_within(x, y, half))
         if not changed and (self.box, self.bin) == self._laid_out_as:
             return False
         self._key, self._laid_out_as = None, (self.box, self.bin)
@@ -201,12 +196,22 @@ class Source:
             for low, high in ((x0, x1), (y0, y1))
         )
         self._edges = along_x, along_y
-        self._even = self._even_size(np.array(scale))
-        self._moments = None
-        if size and largest > self._even and self._response.same_pixels and self._has_pixels():
-            images = self._response.exposure_images(self.box)
-            self._moments = ExposureMoments(*images, self.box, _ORDER)
         return True
+
+    def _check_round(self, p: np.ndarray) -> None:
+        if self._e is not None and p[self._e] != 0:
+            raise ModelError(
+                f"{self.model.name}.e: {p[self._e]:g} for a source that was compiled as a round "
+                "one; free e, or set it before"
+            )
+
+    def is_settled(self, p: np.ndarray) -> bool:
+        """Whether there is no reason to ask again for `way`."""
+        return self.is_point
+
+    def take_over(self, other: Source) -> None:
+        """Be asked for what another way to compute the same source was asked for."""
+        self.rough, self.bin, self.whole_map = other.rough, other.bin, other.whole_map
 
     def _of_bins(self, y0: int, y1: int, x0: int, x1: int) -> tuple[int, int, int, int]:
         """The part of a rectangle that is on the map, made of whole bins."""
@@ -229,37 +234,57 @@ class Source:
         used, _, mixture = self.mixture(p)
         return math.hypot(mean_width(mixture, self._response.widths[used]), self._size(p))
 
-    def needs_plane(self, p: np.ndarray) -> bool:
-        """Whether the exposure under a Gaussian is more than `ExposureMoments` can follow.
+    def way(self, p: np.ndarray) -> str:
+        """How a point or a round Gaussian is best computed here.
 
-        That is a step of it, its bend at the border of the map, beyond which it is continued, or an
-        exposure in other pixels than those of the counts.
+        Returns
+        -------
+        "centre"
+            With the exposure at its centre.
+        "pixels"
+            On the pixels of the map.
+        "plane"
+            On cells of its own: at a step of the exposure, or of one in other pixels than those of
+            the counts, where these pixels cannot follow it.
         """
         if self._sigma is None:
-            return False
-        size = self._size(p)
+            return "centre"
+        size, response = self._size(p), self._response
         x, y, _ = self.position(p)
         ny, nx = self.geom.shape
         near = float(np.clip(x, 0, nx - 1)), float(np.clip(y, 0, ny - 1))
         scale = np.sqrt(self._pixel.metric(*near)[0, [0, 2]])
-        half_x, half_y = GAUSSIAN_REACH * size * scale
-        if not (abs(x - near[0]) <= half_x and abs(y - near[1]) <= half_y):
-            return False
-        box = (
-            max(math.floor(y - half_y), 0),
-            min(math.ceil(y + half_y) + 1, ny),
-            max(math.floor(x - half_x), 0),
-            min(math.ceil(x + half_x) + 1, nx),
-        )
-        response = self._response
-        return response.exposure_step(box, size) > EDGE or (
-            size > self._even_size(scale)
-            and (not response.same_pixels or response.border_bend(box, size) > BEND)
-        )
+        uneven = size > self._even_size(scale)
+        if self.rough:
+            return "pixels" if uneven and response.same_pixels else "centre"
+        half = GAUSSIAN_REACH * size * scale
+        if not (abs(x - near[0]) <= half[0] and abs(y - near[1]) <= half[1]):
+            return "centre"
+        own_box = self._own_box(x, y, half)
+        if not uneven and response.exposure_step(own_box, size) <= EDGE:
+            return "centre"
+        if not response.same_pixels or size * float(scale.min()) < EVEN_PIXELS:
+            return "plane"
+        used, _, mixture = self.mixture(p)
+        widths = response.widths[used]
+        if np.prod(2.0 * (np.hypot(tail_reach(mixture, widths), half / scale) * scale)) > _MANY:
+            return "plane"
+        # What the PSF lets through of waves that are shorter than two pixels.
+        weight = np.abs(mixture) / max(float(np.abs(mixture).sum()), 1e-300)
+        passed = float(weight @ np.exp(-0.5 * (math.pi * float(scale.min()) * widths) ** 2))
+        if passed > _ALIAS and passed * response.exposure_step(own_box, size) > _ALIAS:
+            return "plane"
+        return "pixels"
+
+    def _own_box(self, x: float, y: float, half: Any) -> tuple[int, int, int, int]:
+        """Pixels of the map within so many along each axis of a position."""
+        y0, y1, x0, x1 = pixels_within(x, y, half)
+        ny, nx = self.geom.shape
+        return max(y0, 0), min(y1, ny), max(x0, 0), min(x1, nx)
 
     def _even_size(self, scale: np.ndarray) -> float:
         """Size (deg) up to which the exposure at the centre stands for all of a source."""
-        return max(_EVEN_DEG, _EVEN_PIXELS / float(min(scale)))
+        return EVEN_PIXELS / float(min(scale))
 
     def mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places of the widths that matter, the share of each true energy, and the PSF mixture."""
@@ -272,9 +297,7 @@ class Source:
             strength = strength * np.maximum(np.abs(local.exposure[0]), 1e-300)[:, None]
             share = strength.max(axis=1)
             share = share / max(float(share.sum()), 1e-300)
-            reached = share @ self._response.largest_weights(x, y)
-            used = np.flatnonzero(reached > _NEGLIGIBLE)
-            used = used if len(used) else np.arange(len(self._response.widths))
+            used = self._widths_near(x, y, flux, share)
             if np.array_equal(used, self._used):
                 weights = local.weights[0]
             else:
@@ -282,6 +305,16 @@ class Source:
             self._mixture = used, share, share @ weights
             self._mixture_key = key
         return self._mixture
+
+    def _widths_near(self, x: float, y: float, flux: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Places of the widths that matter at a position; the last ones if that is next to it."""
+        (i, j), (known, *last) = self._response.psf_node(x, y), self._reached
+        if known is not flux or max(abs(i - last[0]), abs(j - last[1])) > 1:
+            reached = share @ self._response.largest_weights(x, y)
+            found = np.flatnonzero(reached > _NEGLIGIBLE)
+            self._reached = flux, i, j
+            self._matter = found if len(found) else np.arange(len(self._response.widths))
+        return self._matter
 
     def _use(self, widths: np.ndarray) -> bool:
         """Take over the widths of a new layout; whether they are others."""
@@ -323,17 +356,12 @@ class Source:
         x, y, jacobian = self.position(p)
         spectrum, flux, flux_slopes = self._unit_flux(p)
         local = self._nearby.at(x, y)
-        weights = local.weights
-        if len(self._widths) < len(self._used):
-            weights = weights @ self._fewer
         metric = self._pixel.metric(x, y)
         xx, xy, yy = metric[0].tolist()
         scale = math.sqrt(xx), math.sqrt(yy)
         size = float(p[self._sigma]) if self._sigma is not None else 0.0
-        sigma = np.hypot(self._widths, size) if size else self._widths
-        exposure, order = local.exposure[:, :, None, None], 1
-        if self._moments is not None:
-            exposure, order = self._uneven(local.exposure, x, y, size, np.array(scale))
+        widths = self._response.widths[self._used]
+        sigma = np.hypot(widths, size) if size else widths
         rho = xy / (scale[0] * scale[1])
         return SourceState(
             self,
@@ -342,9 +370,7 @@ class Source:
             spectrum,
             flux,
             flux_slopes,
-            exposure,
-            local.edisp,
-            weights,
+            local,
             metric,
             np.array(scale),
             rho if abs(rho) > 1e-9 else 0.0,
@@ -352,33 +378,7 @@ class Source:
             sigma,
             PixelIntegrals(self._edges[0], x, sigma * scale[0]),
             PixelIntegrals(self._edges[1], y, sigma * scale[1]),
-            order,
         )
-
-    def _uneven(
-        self, centre: np.ndarray, x: float, y: float, size: float, scale: np.ndarray
-    ) -> tuple[np.ndarray, int]:
-        """Hermite coefficients of the exposure, shape (6, T, N, N), and N.
-
-        First axis: value, derivatives by x, y, the size in pixels along x and y, and what follows
-        from the size in degrees where one description passes into the other.
-        """
-        moments = self._moments
-        if moments is None:
-            return centre[:, :, None, None], 1
-        t = (abs(size) / self._even - 1.0) / (_UNEVEN - 1.0)
-        share = float(np.clip(t, 0.0, 1.0) ** 2 * (3.0 - 2.0 * np.clip(t, 0.0, 1.0)))
-        rate = 6.0 * t * (1.0 - t) / (_UNEVEN - 1.0) / self._even if 0.0 < t < 1.0 else 0.0
-        found = np.zeros((6, len(centre[0]), moments.order, moments.order))
-        if share > 0.0:
-            found[:5] = moments.coefficients(x, y, np.maximum(abs(size) * scale, 1e-3))
-            found[3:5] *= math.copysign(1.0, size)
-        even = np.zeros_like(found[:3])
-        even[:, :, 0, 0] = centre
-        found[5] = math.copysign(rate, size) * (found[0] - even[0])
-        found[:5] *= share
-        found[:3] += (1.0 - share) * even
-        return found, moments.order
 
     def add_to(self, image: np.ndarray, p: np.ndarray) -> None:
         """Add the predicted counts to a full image; the rectangle must hold the source."""
@@ -468,14 +468,20 @@ class Source:
         if self._sigma is not None:
             gradient[self._sigma] += by_size * amplitude
         if self._shape_free:
-            exposure = state.exposure[0]
-            n_energy, n_terms = len(exposure), state.order**2
-            by_nodes = by_unit.transpose(2, 3, 0, 1).reshape(n_terms, -1)
-            by_spread = exposure.reshape(n_energy, n_terms) @ by_nodes
-            by_flux = np.sum(by_spread * state.spread.reshape(n_energy, -1), axis=1)
+            by_flux = state.by_flux(by_unit)
             for i, place in enumerate(self._spectrum):
                 if i != self._linear_at:
                     gradient[place] += amplitude * float(state.flux_slopes[i] @ by_flux)
+
+
+def pixels_within(x: float, y: float, half: Any) -> tuple[int, int, int, int]:
+    """Pixels (y0, y1, x0, x1) within so many along x and y of a position, on the map or not."""
+    return (
+        math.floor(y - half[1]),
+        math.ceil(y + half[1]) + 1,
+        math.floor(x - half[0]),
+        math.ceil(x + half[0]) + 1,
+    )
 
 
 def mean_width(mixture: np.ndarray, widths: np.ndarray) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .pixels import PixelIntegrals
 from .products import product
+from .response import LocalResponse
 
 __all__ = ["SourceState"]
 
@@ -22,9 +23,8 @@ __all__ = ["SourceState"]
 class SourceState:
     """A source at given parameters: counts at amplitude 1 by band and width, and pixel integrals.
 
-    ``spectrum`` its parameters, ``flux`` (T,) in each true-energy bin at amplitude 1; ``exposure``
-    (3 or 6, T, N, N) the coefficients of `ExposureMoments` and their derivatives, ``edisp``
-    (3, T, R) and ``weights`` (3, T, W) as in `LocalResponse`. ``sigma`` (W,) is in degrees.
+    ``spectrum`` its parameters, ``flux`` (T,) in each true-energy bin at amplitude 1, ``local`` the
+    response at its centre. ``sigma`` (W,) is in degrees.
     """
 
     source: Any
@@ -33,9 +33,7 @@ class SourceState:
     spectrum: np.ndarray
     flux: np.ndarray
     flux_slopes: np.ndarray
-    exposure: np.ndarray
-    edisp: np.ndarray
-    weights: np.ndarray
+    local: LocalResponse
     metric: np.ndarray
     scale: np.ndarray
     rho: float
@@ -43,50 +41,34 @@ class SourceState:
     sigma: np.ndarray
     along_x: PixelIntegrals
     along_y: PixelIntegrals
-    order: int
     has_slopes: ClassVar[bool] = True
 
-    # --- counts by band, width and degree along y and x
+    # --- counts by band and width
+    def unit_of(self, flux: np.ndarray) -> np.ndarray:
+        """Counts of a flux (T,), shape (R, W)."""
+        local = self.local
+        return _received(flux * local.exposure[0], local.edisp[0], local.weights[0])
+
     @cached_property
     def unit(self) -> np.ndarray:
-        """Counts at amplitude 1, shape (R, W, N, N)."""
-        return np.asarray(self._contract(self._received(slice(1)))[0])
+        """Counts at amplitude 1, shape (R, W)."""
+        return self.unit_of(self.flux)
 
     @cached_property
     def unit_slopes(self) -> np.ndarray:
-        """Derivatives of `unit`, shape (2 or 5, R, W, N, N).
+        """Derivatives of `unit` by pixel x, y, shape (2, R, W)."""
+        exposure, edisp, weights = self.local.exposure, self.local.edisp, self.local.weights
+        incoming = self.flux * exposure
+        slopes = edisp[1:] * incoming[0][:, None] + edisp[0] * incoming[1:, :, None]
+        slopes = slopes.transpose(0, 2, 1) @ weights[0]
+        slopes += (edisp[0] * incoming[0][:, None]).T @ weights[1:]
+        return np.asarray(slopes)
 
-        By x and y and, for an uneven exposure, by the size in pixels along x and y and by the size
-        in degrees.
-        """
-        first = self._received(slice(1))
-        slopes = self._received(slice(1, None))
-        slopes[:2] += self.edisp[1:, :, :, None] * self._incoming[0]
-        found = self._contract(slopes)
-        found[:2] += self._contract(first, self.weights[1:])
-        return found
-
-    @cached_property
-    def _incoming(self) -> np.ndarray:
-        """Photons at amplitude 1 by true energy, (3 or 6, T, 1, N * N)."""
-        exposure = self.exposure.reshape(*self.exposure.shape[:2], 1, -1)
-        return np.asarray(exposure * self.flux[:, None, None])
-
-    def _received(self, which: slice) -> np.ndarray:
-        return np.asarray(self.edisp[0][:, :, None] * self._incoming[which])
-
-    def _contract(self, received: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        """Sum over true energies: (K, T, R, N * N) and (T, W) to (K, R, W, N, N)."""
-        n_energy, n_bands = received.shape[1:3]
-        flat = received.reshape(len(received), n_energy, -1).transpose(0, 2, 1)
-        found = flat @ (self.weights[0] if weights is None else weights)
-        found = found.reshape(len(found), n_bands, self.order, self.order, -1)
-        return np.asarray(found.transpose(0, 1, 4, 2, 3))
-
-    @cached_property
-    def spread(self) -> np.ndarray:
-        """What turns exposure times flux into `unit`, shape (T, R, W)."""
-        return np.asarray(self.edisp[0][:, :, None] * self.weights[0][:, None, :])
+    def by_flux(self, by_unit: np.ndarray) -> np.ndarray:
+        """From the derivative by `unit` to that by the flux (T,) at amplitude 1."""
+        local = self.local
+        found = ((local.edisp[0] @ by_unit) * local.weights[0]).sum(axis=1)
+        return np.asarray(found * local.exposure[0])
 
     # --- images
     @cached_property
@@ -96,63 +78,31 @@ class SourceState:
 
     @property
     def _degrees(self) -> int:
-        """Hermite polynomials along each axis: one more than the exposure's for oblique pixels."""
-        return max(self.order, 2 if self.rho else 1)
-
-    @cached_property
-    def _power(self) -> np.ndarray:
-        """``ratio ** (i + k)``, shape (W, N, N)."""
-        degree = np.add.outer(np.arange(self.order), np.arange(self.order))
-        return np.asarray(self.ratio[:, None, None] ** degree)
+        """Hermite polynomials along each axis: two for oblique pixels."""
+        return 2 if self.rho else 1
 
     @cached_property
     def _content(self) -> np.ndarray:
         """What multiplies the terms of the two axes, shape (R, W, degree along y, along x).
 
-        Behind a PSF the n-th term of the exposure has lost ``ratio ** n``. A correlation of the two
-        axes is, to first order, the product of their first Hermite polynomials (Mehler 1866).
+        A correlation of the two axes is, to first order, the product of their first Hermite
+        polynomials (Mehler 1866).
         """
         return self._content_of(self.unit)
 
     def _content_of(self, unit: np.ndarray) -> np.ndarray:
-        """The same of other counts (..., R, W, N, N)."""
-        if self._degrees == 1:
-            return unit
+        """The same of other counts (..., R, W)."""
         n = self._degrees
-        found = np.zeros((*unit.shape[:-2], n, n))
-        found[..., : self.order, : self.order] = unit * self._power
+        found = np.zeros((*unit.shape, n, n))
+        found[..., 0, 0] = unit
         if self.rho:
-            found[..., 1, 1] += self.rho * unit[..., 0, 0]
+            found[..., 1, 1] = self.rho * unit
         return found
 
     @cached_property
     def _content_slopes(self) -> np.ndarray:
-        """Derivatives of `_content` by pixel x, y and, if it has one, by the size in degrees."""
-        by_xy = self._content_of(self.unit_slopes[:2])
-        if self.source.is_point:
-            return by_xy
-        unit = np.zeros_like(self.unit)
-        if len(self.unit_slopes) > 2:
-            along = self.unit_slopes[2:4]
-            unit += along[0] * self.scale[0] + along[1] * self.scale[1] + self.unit_slopes[4]
-        by_size = self._content_of(unit)
-        if self.order > 1:
-            rate = (1.0 - self.ratio**2) / self.sigma
-            own = by_size[..., : self.order, : self.order]
-            own += self.unit * self._power_slopes * rate[:, None, None]
-        return np.concatenate([by_xy, by_size[None]])
-
-    @cached_property
-    def _power_slopes(self) -> np.ndarray:
-        """Derivatives of `_power` by `ratio`."""
-        degree = np.add.outer(np.arange(self.order), np.arange(self.order))
-        return np.asarray(self._power * (degree / self.ratio[:, None, None]))
-
-    def _unit_of(self, flux: np.ndarray) -> np.ndarray:
-        """Counts of another flux (T,), shape (R, W, N, N)."""
-        exposure = self.exposure[:1].reshape(1, len(flux), 1, -1)
-        received = self.edisp[0][:, :, None] * (exposure * flux[:, None, None])
-        return np.asarray(self._contract(received)[0])
+        """Derivatives of `_content` by pixel x, y."""
+        return self._content_of(self.unit_slopes)
 
     def _image(self, content: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Terms (W, degree, n) along both axes times a content, shape (R, ny, nx)."""
@@ -179,7 +129,7 @@ class SourceState:
     def image_of(self, flux: np.ndarray) -> np.ndarray:
         """Counts of another flux (T,)."""
         (y, _, _), (x, _, _) = self._jets
-        return self._image(self._content_of(self._unit_of(flux)), y, x)
+        return self._image(self._content_of(self.unit_of(flux)), y, x)
 
     def worth_of(self, slope: np.ndarray, flux: np.ndarray) -> float:
         """The counts of another flux (T,), times a slope (R, ny, nx)."""
@@ -205,8 +155,6 @@ class SourceState:
         content = self._content * self.ratio[:, None, None]
         found = self._image(content * self.scale[0], y, x_wider)
         found += self._image(content * self.scale[1], y_wider, x)
-        if self.order > 1:
-            found += self._image(self._content_slopes[2], y, x)
         return found * self.amplitude
 
     def bent(
@@ -218,7 +166,7 @@ class SourceState:
 
         Returns
         -------
-        by_unit : ndarray, shape (R, W, N, N)
+        by_unit : ndarray, shape (R, W)
             By `unit`.
         first : ndarray, shape (m,)
         second : ndarray, shape (m, m)
@@ -252,11 +200,12 @@ class SourceState:
             second = np.block([[second, np.array([[xs], [ys]])], [np.array([xs, ys, ss])]])
             wider = worth[:, :, 0, :, 2] * sx[:, None, None]
             moved.append(wider + worth[:, :, 2, :, 0] * sy[:, None, None])
-        rates = [*slopes, *(self._content_of(self._unit_of(flux)) for flux in fluxes)]
         count = len(moved)
+        rates = [*slopes, np.zeros_like(content)][:count]  # the size changes none
+        rates += [self._content_of(self.unit_of(flux)) for flux in fluxes]
         first = np.array([float(np.vdot(rate, plain)) for rate in rates])
         first[:count] += [float(np.vdot(content, way)) for way in moved]
-        first[:2] += self._by_pixel_shape(plain, by_unit, by_terms[0, 2], by_terms[2, 0])
+        first[:2] += self._by_pixel_shape(plain, by_terms[0, 2], by_terms[2, 0])
         found = np.zeros((len(rates), len(rates)))
         found[:count, :count] = second
         for i, rate in enumerate(rates):
@@ -275,7 +224,7 @@ class SourceState:
 
         Returns
         -------
-        by_unit : ndarray, shape (R, W, N, N)
+        by_unit : ndarray, shape (R, W)
             By `unit`, for amplitude 1.
         by_xy : ndarray, shape (2,)
             By the pixel position, for amplitude 1.
@@ -293,49 +242,37 @@ class SourceState:
         by_x, by_sx = (over_x * content[:, None]).sum(axis=(0, 3, 4))
         by_y, by_sy = (over_y[:, 1:] * content[:, None]).sum(axis=(0, 3, 4))
         by_unit = self._by_unit(by_content)
-        by_nodes = self.unit_slopes.reshape(len(self.unit_slopes), -1) @ by_unit.ravel()
-        by_xy = np.array([by_x.sum(), by_y.sum()]) + by_nodes[:2]
-        by_xy += self._by_pixel_shape(by_content, by_unit, by_sx, by_sy)
+        by_xy = np.array([by_x.sum(), by_y.sum()])
+        by_xy += self.unit_slopes.reshape(2, -1) @ by_unit.ravel()
+        by_xy += self._by_pixel_shape(by_content, by_sx, by_sy)
         if not self.size:
             return by_unit, by_xy, 0.0
         by_size = float((by_sx * self.scale[0] + by_sy * self.scale[1]) @ self.ratio)
-        if self.order > 1:
-            by_size += self._by_ratio(by_content) @ ((1.0 - self.ratio**2) / self.sigma)
-        if len(by_nodes) > 2:
-            by_size += float(by_nodes[2:4] @ self.scale + by_nodes[4])
         return by_unit, by_xy, by_size
 
     def _by_unit(self, by_content: np.ndarray) -> np.ndarray:
         """From the derivative by `_content` to that by `unit`."""
-        by_unit = by_content[:, :, : self.order, : self.order]
-        if self.order > 1:
-            by_unit = by_unit * self._power
-        if self.rho:
-            by_unit = by_unit.copy()
-            by_unit[:, :, 0, 0] += self.rho * by_content[:, :, 1, 1]
-        return by_unit
+        by_unit = by_content[:, :, 0, 0]
+        return by_unit + self.rho * by_content[:, :, 1, 1] if self.rho else by_unit
 
     def _by_pixel_shape(
-        self, by_content: np.ndarray, by_unit: np.ndarray, by_sx: np.ndarray, by_sy: np.ndarray
+        self, by_content: np.ndarray, by_sx: np.ndarray, by_sy: np.ndarray
     ) -> np.ndarray:
         """From derivatives to those by pixel x, y that pixels bring about which vary in shape.
 
         ``by_sx``, ``by_sy`` (W,) are by the widths in pixels.
         """
         by_scale = np.array([by_sx @ self.sigma, by_sy @ self.sigma])
-        if len(self.unit_slopes) > 2:
-            along = self.unit_slopes[2:4].reshape(2, -1)
-            by_scale += (along @ by_unit.ravel()) * self.size
         scale_slopes = 0.5 * self.metric[1:, [0, 2]] / self.scale
         by_xy = scale_slopes @ by_scale
         if self.rho:
-            by_rho = float(np.vdot(by_content[:, :, 1, 1], self.unit[:, :, 0, 0]))
+            by_rho = float(np.vdot(by_content[:, :, 1, 1], self.unit))
             rho_slopes = self.metric[1:, 1] / np.prod(self.scale)
             rho_slopes -= self.rho * (scale_slopes @ (1.0 / self.scale))
             by_xy += by_rho * rho_slopes
         return np.asarray(by_xy)
 
-    def _by_ratio(self, by_content: np.ndarray) -> np.ndarray:
-        """From the derivative by `_content` to that by `ratio`, shape (W,)."""
-        own = by_content[:, :, : self.order, : self.order]
-        return np.asarray((own * (self.unit * self._power_slopes)).sum(axis=(0, 2, 3)))
+
+def _received(incoming: np.ndarray, edisp: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Photons (T,) by band and width: of (T, R) and (T, W), shape (R, W)."""
+    return np.asarray((edisp * incoming[:, None]).T @ weights)
