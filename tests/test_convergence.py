@@ -133,7 +133,7 @@ def test_a_fit_that_is_interrupted_says_so() -> None:
     expected = evaluator.npred(evaluator.x0)[0]
     start = moved(models, np.random.default_rng(3))
     try:
-        result = Fit(max_calls=3).solve([with_counts(instrument.dataset(), expected)], start)
+        result = Fit(max_calls=1).solve([with_counts(instrument.dataset(), expected)], start)
     except ImgfitError as error:
         pytest.fail(f"raised: {error}")
     assert not result.success and any(word in result.message for word in WHAT_TO_DO)

@@ -30,7 +30,7 @@ __all__ = ["EDM_VALID", "LEVEL", "Minimiser", "curves_up", "newton_step", "score
 
 _STARTED = 1.0
 """Amplitudes and norms are solved before the first step until one would gain less, or to the end if
-nothing else is free, or with a rough prediction, where less saves nothing worth while.
+nothing else is free.
 """
 _SCORING_STEPS = 40
 _STRIDE = 7.0
@@ -49,6 +49,8 @@ _SCORED = 1e-2
 """The scoring ends when a step is expected to gain less."""
 _SCORED_ROUGH = 0.3
 """With a rough prediction: its lowest statistic is off by more."""
+_LEAP = 10.0
+"""With a rough prediction, where a step that is expected to gain less is the last, untried."""
 _CURVED = 0.02
 """Part of the expected curvature that the true one has to have for steps by it."""
 LEVEL = 1e-9
@@ -169,8 +171,7 @@ class Minimiser:
         try:
             self.likelihood.evaluator.set_rough(rough)
             self._start()
-            enough = _SCORED_ROUGH if rough else _SCORED
-            u, here = self._score(self._approached(), enough)
+            u, here = self._score(self._approached(), *((_SCORED_ROUGH, _LEAP) if rough else ()))
         finally:
             self.likelihood.evaluator.set_rough(False)
         if rough:
@@ -211,13 +212,15 @@ class Minimiser:
         tried = np.clip(u + step, *self._u_bounds())
         return tried if self._derivatives(tried).stat < stat else u
 
-    def _score(self, u: np.ndarray, enough: float = _SCORED) -> tuple[np.ndarray, Derivatives]:
+    def _score(
+        self, u: np.ndarray, enough: float = _SCORED, leap: float = 0.0
+    ) -> tuple[np.ndarray, Derivatives]:
         def spent() -> bool:
             return self.nfev >= self.max_calls
 
         bounds, ev = self._u_bounds(), self.likelihood.evaluator
         return scored(
-            self._derivatives, self._longest, u, bounds, spent, enough, lambda: ev.layouts
+            self._derivatives, self._longest, u, bounds, spent, enough, lambda: ev.layouts, leap
         )
 
     def _longest(self, u: np.ndarray) -> np.ndarray:
@@ -235,7 +238,7 @@ class Minimiser:
         place_of, is_size = ev.evaluator.place, ev.evaluator.is_size
         self._recentre(self.origin)
         p = ev.full(self.origin)
-        whole = ev.has_extended or set(ev.free_places) <= set(self.solver.places)
+        whole = set(ev.free_places) <= set(self.solver.places)
         linear = self.solver.solve(p) if whole else self.solver.solve(p, enough=_STARTED)
         for place, value in zip(linear.places, linear.values, strict=True):
             p[place] = value
@@ -471,6 +474,7 @@ def scored(
     spent: Callable[[], bool] = bool,
     enough: float = _SCORED,
     layouts: Callable[[], int] = int,
+    leap: float = 0.0,
 ) -> tuple[np.ndarray, Derivatives]:
     """Damped steps (Levenberg-Marquardt) down, as far as they gain much.
 
@@ -497,11 +501,14 @@ def scored(
     layouts : callable
         A number that changes with what rough predictions are made of: statistics before and after
         are not to be compared.
+    leap : float
+        The step to the bottom is taken untried where it is a short one and to gain less.
 
     Returns
     -------
     u : ndarray
     here : Derivatives
+        There, or from where the last step was taken untried.
     """
     low, high = bounds
     here = derivatives(u)
@@ -527,6 +534,8 @@ def scored(
             if part < 1.0 and near:
                 _lead(step, np.isinf(most) & ~held, damped, gradient)
             tried = np.clip(u + step, low, high)
+            if near and gain < leap and part >= 1.0 and np.abs(step).max() <= _NEAR_STEP:
+                return tried, here
             # With its derivatives at once: most steps lead down.
             layout, there = layouts(), derivatives(tried)
             if there.stat >= here.stat and layouts() != layout:
