@@ -45,6 +45,8 @@ __all__ = [
 
 _RANKED = 0.1
 """Amplitudes and norms are solved until so much is to be gained where only the order matters."""
+_CLEARLY = 10.0
+"""A source whose amplitude is so many times its error is significant without being asked."""
 _MOVED = 0.1
 """What others must gain by moving, once a source is taken out, for its TS to be asked with that."""
 
@@ -298,8 +300,7 @@ def _result(
             covariance[:, i] *= -1.0
         elif name == "phi":
             x[i] = _turned_back(like.free_parameters[i], x[i])
-    ts = _significances(minimiser, x, stat)
-    message = reason or praise(like, x, errors, held, ts)
+    message = reason or praise(like, x, errors, held, _significances(minimiser, x, stat, errors))
     if at_zero is not None:
         message += " Predicted counts are held at 0 somewhere: take asymmetric errors (MINOS)."
     for array in (x, errors, covariance):
@@ -315,7 +316,10 @@ def _result(
         errors=errors,
         covariance=covariance,
         parameters=_rows(like, x, errors),
-        ts=LaterTS(list(ts), partial(_settled, minimiser, x, stat, hessian, ts)),
+        ts=LaterTS(
+            [model.name for model in like.models.sky_models],
+            partial(_settled, minimiser, x, stat, hessian),
+        ),
         datasets=datasets,
         models=like.models,
         backend="minuit" if minimiser.used_minuit else "newton",
@@ -335,12 +339,22 @@ def _turned_back(phi: Parameter, value: float) -> float:
     return float(value + turn * turns)
 
 
-def _significances(minimiser: Minimiser, x: np.ndarray, stat: float) -> dict[str, SourceTS]:
-    """With other sources where they are: at most too significant."""
+def _significances(
+    minimiser: Minimiser, x: np.ndarray, stat: float, errors: np.ndarray | None = None
+) -> dict[str, SourceTS]:
+    """With other sources where they are: at most too significant.
+
+    If ``errors`` are given, only of sources whose amplitude is not many times its own.
+    """
     like = minimiser.likelihood
     p = like.full(x)
     found = {}
     for model in like.models.sky_models:
+        amplitude = (model.name, model.linear_parameter.name)
+        if errors is not None and amplitude in like.names:
+            i = like.names.index(amplitude)
+            if x[i] > _CLEARLY * errors[i]:
+                continue
         dof = sum(name == model.name for name, _ in like.names)
         found[model.name] = _source_ts(minimiser.solver.solve(p, [model.name]).stat - stat, dof)
     return found
@@ -355,12 +369,11 @@ def _settled(
     x: np.ndarray,
     stat: float,
     hessian: np.ndarray,
-    known: dict[str, SourceTS],
 ) -> dict[str, SourceTS]:
     """`_significances` with other sources where they are best then."""
     minimiser.progress, minimiser.on_step = silent, None
     found = {}
-    for name, ts in known.items():
+    for name, ts in _significances(minimiser, x, stat).items():
         lowest = _lowest_without(minimiser, x, name, hessian)
         found[name] = _source_ts(min(ts.ts, lowest - stat), ts.dof)
     return found
