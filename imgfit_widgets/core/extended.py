@@ -32,7 +32,7 @@ from .pixels import between, bilinear, few_exposures, longer_waves, within
 from .plane import SkyPlane, TangentPoint, points
 from .products import product
 from .response import DatasetLike, Response
-from .source import BEND, EDGE, Source, mean_width, tail_reach
+from .source import EDGE, Source, mean_width, tail_reach
 
 __all__ = ["ExtendedSource"]
 
@@ -50,6 +50,8 @@ _ROUGH_ALIAS = 1e-2
 _MAX_CELL_DEG = 0.1
 """Cells are no larger, because they sample the exposure too."""
 _MAX_CELLS = 1024
+_BEND = 0.015
+"""A bend at the border of the map (`Response.border_bend`) that matters: by 0.1 % of the peak."""
 _ACROSS_EDGE = 0.25
 """How densely the exposure is sampled where it has a step, in pixels of the exposure."""
 _SMALL, _FINEST = 0.1, 0.1
@@ -195,7 +197,7 @@ class ExtendedSource(Source):
             blurred = stepped
         elif not self.rough and response.same_pixels:
             # Large cells do not show where the exposure begins to go on beyond the map.
-            is_bent = response.border_bend(own_box, cell) > BEND
+            is_bent = response.border_bend(own_box, cell) > _BEND
         cell = max(cell, 2.0 * half / _MAX_CELLS)
         across = math.ceil(cell / (_ACROSS_EDGE * pixel))
         self._parts = int(np.clip(across, 4, 16)) if is_bent else 1

@@ -27,7 +27,6 @@ from .products import product
 from .response import DatasetLike, LocalResponse, Response
 from .source import (
     EDGE,
-    EVEN_PIXELS,
     GAUSSIAN_REACH,
     MIN_MARGIN_DEG,
     Source,
@@ -91,12 +90,12 @@ class GaussianSource(Source):
         margin = max(MIN_MARGIN_DEG, 0.1 * reach) if self.rough else _MARGIN_DEG
         self._centre, self._margin = (x, y), margin * float(scale.min())
         self._own_size, self._even = size, self._even_size(scale)
-        smallest = max(0.5 * size, max(EVEN_PIXELS, self.bin) / float(scale.min()))
+        smallest = max(0.5 * size, self._even, self.bin / float(scale.min()))
         # A smaller one takes the exposure at its centre: one passes into the other.
         blended = _UNEVEN * self._even
         self._blends = size < blended and not self.rough and not self._has_step(x, y, scale)
-        if size >= blended or self._blends:
-            smallest = max(smallest, self._even if self._blends else blended)
+        if size >= blended:
+            smallest = max(smallest, blended)
         self._sigma_range = smallest, largest
         half = (reach + margin) * scale
         y0, y1, x0, x1 = pixels_within(x, y, half)

@@ -23,9 +23,7 @@ from .response import DatasetLike, PixelPosition, Response
 from .source_state import SourceState
 
 __all__ = [
-    "BEND",
     "EDGE",
-    "EVEN_PIXELS",
     "GAUSSIAN_REACH",
     "MIN_MARGIN_DEG",
     "Source",
@@ -36,10 +34,10 @@ __all__ = [
 
 GAUSSIAN_REACH = 4.3
 """Standard deviations that hold all but 1e-4 of a Gaussian."""
-EDGE, BEND = 0.01, 0.015
-"""A step (`Response.exposure_step`), a bend (`Response.border_bend`) of the exposure that matters.
+EDGE = 0.01
+"""A step of the exposure (`Response.exposure_step`) that matters.
 
-The first puts a pixel of a Gaussian wrong by 0.25 % of its peak, the second by less than 0.1 %.
+It puts a pixel of a Gaussian wrong by 0.25 % of its peak.
 """
 _TAIL = 2e-5
 """Share of a source that may lie beyond its rectangle on each axis."""
@@ -47,7 +45,7 @@ _NEGLIGIBLE = 1e-9
 """Widths whose share of the mixture stays below this are left out."""
 MIN_MARGIN_DEG = 0.06
 """How far a source may move before its rectangle follows."""
-EVEN_PIXELS = 1.0
+_EVEN_PIXELS = 1.0
 """Up to this size the exposure at the centre stands for all of a source."""
 _MANY = 90_000
 """Pixels of a rectangle from which on larger cells are quicker."""
@@ -263,7 +261,7 @@ class Source:
         own_box = self._own_box(x, y, half)
         if not uneven and response.exposure_step(own_box, size) <= EDGE:
             return "centre"
-        if not response.same_pixels or size * float(scale.min()) < EVEN_PIXELS:
+        if not uneven or not response.same_pixels:
             return "plane"
         used, _, mixture = self.mixture(p)
         widths = response.widths[used]
@@ -284,7 +282,7 @@ class Source:
 
     def _even_size(self, scale: np.ndarray) -> float:
         """Size (deg) up to which the exposure at the centre stands for all of a source."""
-        return EVEN_PIXELS / float(min(scale))
+        return _EVEN_PIXELS / float(min(scale))
 
     def mixture(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places of the widths that matter, the share of each true energy, and the PSF mixture."""
